@@ -1,0 +1,39 @@
+"""softmap shows which token attends to which: the self-attention mechanism in full view.
+
+The public names are loaded when first used, so that ``import softmap`` stays quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "self_attention": "softmap.mechanism",
+    "Steps": "softmap.mechanism",
+    "example": "softmap.worked_example",
+    "explain": "softmap.story",
+    "SoftmapError": "softmap.errors",
+}
+__all__ = ["SoftmapError", "Steps", "example", "explain", "models", "self_attention"]
+
+if TYPE_CHECKING:
+    from softmap import models
+    from softmap.errors import SoftmapError
+    from softmap.mechanism import Steps, self_attention
+    from softmap.story import explain
+    from softmap.worked_example import example
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name == "models":
+        return import_module("softmap.models")
+    raise AttributeError(f"module 'softmap' has no attribute {name!r}; its public names are {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
