@@ -64,9 +64,9 @@ def self_attention(
     d_k = w_k.shape[1]
     scale = check_scale(scale, d_k)
 
-    q = x @ w_q + b_q  # (tokens, d_model) x (d_model, d_k) -> (tokens, d_k)
-    k = x @ w_k + b_k  # (tokens, d_model) x (d_model, d_k) -> (tokens, d_k)
-    v = x @ w_v + b_v  # (tokens, d_model) x (d_model, d_v) -> (tokens, d_v)
+    q = linear(x, w_q, b_q)  # x W_q + b_q: (tokens, d_model) x (d_model, d_k) -> (tokens, d_k)
+    k = linear(x, w_k, b_k)  # x W_k + b_k: (tokens, d_model) x (d_model, d_k) -> (tokens, d_k)
+    v = linear(x, w_v, b_v)  # x W_v + b_v: (tokens, d_model) x (d_model, d_v) -> (tokens, d_v)
 
     scores = q @ k.T  # step 1: (tokens, d_k) x (d_k, tokens) -> (tokens, tokens)
     scaled = mask_future(scores * scale, causal)  # step 2: (tokens, tokens)
@@ -74,6 +74,19 @@ def self_attention(
     output = weights @ v  # step 4: (tokens, tokens) x (tokens, d_v) -> (tokens, d_v)
 
     return Steps(x, q, k, v, scores, scaled, weights, output, d_k, scale)
+
+
+def linear(
+    x: Float[Array, "tokens d_in"], w: Float[Array, "d_in d_out"], b: Float[Array, " d_out"] | None
+) -> Float[Array, "tokens d_out"]:
+    """Project x: x W + b. In torch with the fused product of nn.Linear, whose rounding a model's own q, k, v have."""
+    if b is None:
+        return x @ w
+    if compat.is_torch_array(x):
+        import torch
+
+        return torch.addmm(b, x, w)
+    return x @ w + b
 
 
 def mask_future(scaled: Float[Array, "tokens tokens"], causal: bool) -> Float[Array, "tokens tokens"]:
@@ -208,7 +221,7 @@ def _after_scores(
 
 
 def _read_projections(x: Any, w_q: Any, w_k: Any, w_v: Any, b_q: Any, b_k: Any, b_v: Any) -> tuple[Array, ...]:
-    """Check that x, the weights and the biases fit; a bias that is not given becomes 0."""
+    """Read x, the weights and the biases, and check that they fit together."""
     x, w_q, w_k, w_v, b_q, b_k, b_v = read_arrays(x=x, w_q=w_q, w_k=w_k, w_v=w_v, b_q=b_q, b_k=b_k, b_v=b_v).values()
     check_rank("x", x, ("tokens", "d_model"))
     for letter, weight, bias in (("q", w_q, b_q), ("k", w_k, b_k), ("v", w_v, b_v)):
@@ -218,4 +231,4 @@ def _read_projections(x: Any, w_q: Any, w_k: Any, w_v: Any, b_q: Any, b_k: Any, 
         check_fit("x", x, 1, f"w_{letter}", weight, 0, "d_model")
         check_fit(f"w_{letter}", weight, 1, f"b_{letter}", bias, 0, d_head)
     check_fit("w_q", w_q, 1, "w_k", w_k, 1, "d_k")
-    return x, w_q, w_k, w_v, *(0.0 if bias is None else bias for bias in (b_q, b_k, b_v))
+    return x, w_q, w_k, w_v, b_q, b_k, b_v

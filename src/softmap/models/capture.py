@@ -1,0 +1,255 @@
+"""Run a model once and keep what each attention layer worked with.
+
+softmap stands in for the attention function through ``transformers``' own AttentionInterface
+(https://huggingface.co/docs/transformers/attention_interface): it hands the call on to the function that the
+model was set to, so the model computes what it always computes, and keeps x, q, k, v and the result on the way.
+Everything kept is linear in the number of tokens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from softmap.errors import ModelError
+from softmap.mechanism import Steps, linear, self_attention
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from transformers import PreTrainedModel
+
+    from softmap.models.load import LoadedModel
+    from softmap.tokens import Tokens
+
+IMPLEMENTATION = "softmap"
+PROJECTION_NAMES = (("query", "key", "value"), ("q_lin", "k_lin", "v_lin"), ("q_proj", "k_proj", "v_proj"))
+
+
+@dataclass(frozen=True, repr=False)
+class Head:
+    """One attention head as the model ran it, in the model's dtype.
+
+    Attributes:
+        x: what entered the layer, (tokens, d_model).
+        w_q, w_k, w_v: this head's weights, (d_model, d_k), (d_model, d_k), (d_model, d_v).
+        b_q, b_k, b_v: its biases; None where the model has none.
+        scale: what the model multiplies the scores by.
+        output: what the model's attention gave for this head, (tokens, d_v).
+    """
+
+    x: Float[torch.Tensor, "tokens d_model"]
+    w_q: Float[torch.Tensor, "d_model d_k"]
+    w_k: Float[torch.Tensor, "d_model d_k"]
+    w_v: Float[torch.Tensor, "d_model d_v"]
+    b_q: Float[torch.Tensor, " d_k"] | None
+    b_k: Float[torch.Tensor, " d_k"] | None
+    b_v: Float[torch.Tensor, " d_v"] | None
+    scale: float
+    output: Float[torch.Tensor, "tokens d_v"]
+
+    def steps(self) -> Steps:
+        """`self_attention` on the model's own x and weights: every stage, (tokens, tokens) at the largest."""
+        return self_attention(
+            self.x, self.w_q, self.w_k, self.w_v, b_q=self.b_q, b_k=self.b_k, b_v=self.b_v, scale=self.scale
+        )
+
+    def steps_of(self, rows: slice) -> Steps:
+        """The stages of some queries against all keys, (rows, tokens) at the largest; x is left out."""
+        q, k, v = (
+            linear(self.x, w, b) for w, b in ((self.w_q, self.b_q), (self.w_k, self.b_k), (self.w_v, self.b_v))
+        )  # (tokens, d_model) x (d_model, d_head) -> (tokens, d_head)
+        return Steps.from_qkv(q[rows], k, v, scale=self.scale)
+
+
+@dataclass(frozen=True, repr=False)
+class Layer:
+    """One attention layer as the model ran it.
+
+    Attributes:
+        module: the path of the module in the model, such as ``encoder.layer.3.attention.self``.
+        x: what entered it, (tokens, d_model), in the model's dtype.
+        projections: the three linear maps to q, k and v of all heads.
+        scale: what the model multiplies the scores by.
+        output: what its attention gave, (heads, tokens, d_v).
+    """
+
+    module: str
+    x: Float[torch.Tensor, "tokens d_model"]
+    projections: tuple[nn.Linear, nn.Linear, nn.Linear]
+    scale: float
+    output: Float[torch.Tensor, "heads tokens d_v"]
+
+    @property
+    def heads(self) -> int:
+        return int(self.output.shape[0])
+
+    def head(self, index: int) -> Head:
+        """One head: its columns of the three projections, which ``transformers`` keeps as rows of ``weight``."""
+        weights, biases = [], []
+        for projection in self.projections:
+            size = projection.out_features // self.heads
+            rows = slice(index * size, (index + 1) * size)
+            weights.append(projection.weight.detach()[rows].T)  # (size, d_model) -> (d_model, size)
+            biases.append(None if projection.bias is None else projection.bias.detach()[rows])
+        return Head(self.x, *weights, *biases, scale=self.scale, output=self.output[index])
+
+
+@dataclass(frozen=True, repr=False)
+class Capture:
+    """One text through one model: its tokens, and every attention layer in the order it ran."""
+
+    tokens: Tokens
+    layers: tuple[Layer, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many layers, and how many heads in each."""
+        return len(self.layers), self.layers[0].heads
+
+    def head(self, layer: int, head: int) -> Head:
+        return self.layers[layer].head(head)
+
+
+def capture(loaded: LoadedModel, tokens: Tokens) -> Capture:
+    """Run an encoder of the BERT family on a text, without gradients; afterwards the model is as it was found.
+
+    Raises:
+        ModelError: the model's attention does not go through the interface, or is more than softmax(q kᵀ · scale) v
+            of q = x W_q + b_q, k and v alike (rotary positions, masks, grouped heads, cross attention).
+    """
+    with _standing_in(loaded) as recorder:
+        ids = torch.tensor([tokens.ids], device=loaded.model.device)
+        loaded.model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    expected = getattr(loaded.model.config, "num_hidden_layers", None)
+    if not recorder.layers or len(recorder.layers) != expected:
+        raise ModelError(
+            loaded.name,
+            f"{expected} attention layers that go through transformers' AttentionInterface",
+            f"{len(recorder.layers)} in {type(loaded.model).__name__}",
+            "softmap looks into encoders of the BERT family (BERT, RoBERTa, XLM-R, DistilBERT, ELECTRA, ...).",
+        )
+    return Capture(tokens, tuple(recorder.layers))
+
+
+@dataclass
+class _Recorder:
+    """What one run has kept so far, and the function the model would have called."""
+
+    name: str
+    implementation: str
+    paths: dict[nn.Module, str]
+    inputs: dict[nn.Module, torch.Tensor] = field(default_factory=dict)
+    layers: list[Layer] = field(default_factory=list)
+
+    def attend(
+        self, module: nn.Module, query: Any, key: Any, value: Any, attention_mask: Any, **kwargs: Any
+    ) -> tuple[Any, Any]:
+        """Call the model's own attention function, and keep what went in and what came out."""
+        own_function = AttentionInterface().get_interface(self.implementation, _eager_function(module))
+        output, weights = own_function(module, query, key, value, attention_mask, **kwargs)
+        self._keep(module, (query, key, value), attention_mask, kwargs, output)
+        return output, weights
+
+    def keep_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.inputs[module] = args[0] if args else kwargs["hidden_states"]
+
+    def _keep(self, module: nn.Module, qkv: tuple[Any, ...], mask: Any, kwargs: dict[str, Any], output: Any) -> None:
+        path = self.paths[module]
+        if mask is not None and not _lets_all_through(mask):
+            raise self._refusal(path, "a mask", "attention from every token to every token")
+        if any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
+            raise self._refusal(path, "a soft cap, a sink or a position bias", "softmax of q kᵀ · scale alone")
+        x, projections = self.inputs[module][0], _projections(module)
+        if projections is None:
+            raise self._refusal(path, f"{type(module).__name__}", "three linear maps to q, k and v in one module")
+        for projection, stage, letter in zip(projections, qkv, "qkv", strict=True):
+            if not _is_projection(projection, x, stage):
+                raise self._refusal(path, f"a {letter} that differs from it", f"{letter} = x W_{letter} + b_{letter}")
+        scale = kwargs.get("scaling")
+        scale = qkv[0].shape[-1] ** -0.5 if scale is None else float(scale)
+        self.layers.append(Layer(path, x, projections, scale, output[0].transpose(0, 1)))
+
+    def _refusal(self, path: str, got: str, expected: str) -> ModelError:
+        hint = "softmap looks into encoders of the BERT family (BERT, RoBERTa, XLM-R, DistilBERT, ELECTRA, ...)."
+        return ModelError(f"{self.name}, {path}", expected, got, hint)
+
+
+_active: ContextVar[_Recorder] = ContextVar("softmap_recorder")
+
+
+def _attend(module: nn.Module, query: Any, key: Any, value: Any, attention_mask: Any, **kwargs: Any) -> Any:
+    return _active.get().attend(module, query, key, value, attention_mask, **kwargs)
+
+
+def _mask(*args: Any, **kwargs: Any) -> Any:
+    own_function = AttentionMaskInterface()[_active.get().implementation]
+    return own_function(*args, **kwargs)
+
+
+AttentionInterface.register(IMPLEMENTATION, _attend)
+AttentionMaskInterface.register(IMPLEMENTATION, _mask)
+
+
+@contextlib.contextmanager
+def _standing_in(loaded: LoadedModel) -> Iterator[_Recorder]:
+    """Put softmap in the place of the model's attention function; afterwards all is as it was found."""
+    model = loaded.model
+    implementation = model.config._attn_implementation
+    recorder = _Recorder(loaded.name, implementation, {module: path for path, module in model.named_modules()})
+    with contextlib.ExitStack() as undo:
+        undo.callback(_active.reset, _active.set(recorder))
+        for module in model.modules():
+            if _projections(module) is not None:
+                undo.callback(module.register_forward_pre_hook(recorder.keep_input, with_kwargs=True).remove)
+        undo.callback(_set_training, {module: module.training for module in model.modules()})
+        model.eval()
+        undo.callback(_set_implementation, model, implementation)
+        _set_implementation(model, IMPLEMENTATION)
+        undo.enter_context(torch.no_grad())
+        yield recorder
+
+
+def _set_implementation(model: PreTrainedModel, name: str) -> None:
+    if model.config._attn_implementation != name:
+        model.set_attn_implementation(name)
+
+
+def _set_training(flags: dict[nn.Module, bool]) -> None:
+    for module, training in flags.items():
+        module.training = training
+
+
+def _projections(module: nn.Module) -> tuple[nn.Linear, nn.Linear, nn.Linear] | None:
+    for names in PROJECTION_NAMES:
+        q, k, v = (getattr(module, name, None) for name in names)
+        if isinstance(q, nn.Linear) and isinstance(k, nn.Linear) and isinstance(v, nn.Linear):
+            return q, k, v
+    return None
+
+
+def _is_projection(projection: nn.Linear, x: torch.Tensor, stage: torch.Tensor) -> bool:
+    """Whether this stage (1, heads, tokens, d_head) is x W + b and nothing more, to the dtype's rounding."""
+    expected = projection(x)  # (tokens, d_model) -> (tokens, heads * d_head)
+    got = stage[0].transpose(0, 1).flatten(1)  # (heads, tokens, d_head) -> (tokens, heads * d_head)
+    if got.shape != expected.shape:
+        return False
+    tolerance = (1e-4 + 4 * torch.finfo(x.dtype).eps) * expected.abs().max()
+    return bool((got - expected).abs().max() <= tolerance)
+
+
+def _lets_all_through(mask: torch.Tensor) -> bool:
+    return bool(mask.all()) if mask.dtype == torch.bool else not bool(mask.any())
+
+
+def _eager_function(module: nn.Module) -> Callable[..., Any]:
+    """The plain attention function that stands beside the module's class, as ``transformers`` has it."""
+    function: Callable[..., Any] = sys.modules[type(module).__module__].eager_attention_forward
+    return function

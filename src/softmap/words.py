@@ -1,0 +1,121 @@
+"""Sub-word pieces -> words, and the rule for adding weights up.
+
+Attention *to* a word is the sum over its pieces; attention *from* a word is the mean over its pieces, so that
+each row still sums to 1 (Clark et al., 2019, "What Does BERT Look At?", section 4.1,
+https://arxiv.org/abs/1906.04341).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from softmap.errors import RowError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+    from softmap.tokens import Tokens
+
+    Numbers = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a row or a column of a matrix is labelled with: a word, or a single token.
+
+    Attributes:
+        label: how it is shown; characters that would not print are written as escapes.
+        start, stop: the tokens it is made of.
+        special: whether it is a special token, such as ``[SEP]``, and stands for no text.
+    """
+
+    label: str
+    start: int
+    stop: int
+    special: bool = False
+
+    @property
+    def pieces(self) -> int:
+        """How many tokens it is made of."""
+        return self.stop - self.start
+
+
+def units_of_words(tokens: Tokens) -> tuple[Unit, ...]:
+    """One unit a word, labelled as the text has it; one a special token."""
+    starts = [i for i in range(len(tokens)) if i == 0 or _begins(tokens, i)]
+    units = []
+    for start, stop in zip(starts, [*starts[1:], len(tokens)], strict=True):
+        surface = tokens.text[tokens.spans[start][0] : tokens.spans[stop - 1][1]].strip()
+        special = tokens.special[start]
+        units.append(Unit(printable(tokens.pieces[start] if special or not surface else surface), start, stop, special))
+    return tuple(units)
+
+
+def units_of_tokens(tokens: Tokens, *, as_in_text: bool = False) -> tuple[Unit, ...]:
+    """One unit a token, labelled by its piece; `as_in_text` labels those that are a whole word as the text has it."""
+    pieces = tuple(Unit(printable(piece), i, i + 1, tokens.special[i]) for i, piece in enumerate(tokens.pieces))
+    if not as_in_text:
+        return pieces
+    whole = {word.start: word for word in units_of_words(tokens) if word.pieces == 1}
+    return tuple(whole.get(i, piece) for i, piece in enumerate(pieces))
+
+
+def attention_to(weights: Float[Numbers, "rows tokens"], units: tuple[Unit, ...]) -> Float[Numbers, "rows units"]:
+    """Columns of pieces -> columns of words: the sum."""
+    return np.add.reduceat(weights, [unit.start for unit in units], axis=1)
+
+
+def attention_from(
+    weights: Float[Numbers, "tokens columns"], units: tuple[Unit, ...], first: int = 0
+) -> Float[Numbers, "units columns"]:
+    """Rows of pieces -> rows of words: the mean. `first` is the token that row 0 of `weights` stands for."""
+    sums = np.add.reduceat(weights, [unit.start - first for unit in units], axis=0)
+    return sums / np.array([unit.pieces for unit in units])[:, None]
+
+
+def find_row(units: tuple[Unit, ...], wanted: str | int) -> int:
+    """Which unit is meant: by its label, in any case if no other reading fits, or by its index.
+
+    Raises:
+        RowError: no unit has this label, or several have.
+    """
+    if isinstance(wanted, str):
+        for same in (lambda label: label == wanted, lambda label: label.casefold() == wanted.casefold()):
+            found = [i for i, unit in enumerate(units) if same(unit.label)]
+            if len(found) == 1:
+                return found[0]
+            if found:
+                places = " or ".join(map(str, found[:8])) + (" ..." if len(found) > 8 else "")
+                got = f"one that occurs {len(found)} times"
+                raise RowError(f"row {wanted!r}", "a word that occurs once", got, f"Give its index: {places}.")
+    index = int(wanted) if isinstance(wanted, int) or re.fullmatch(r"\d{1,9}", wanted) else -1
+    if 0 <= index < len(units):
+        return index
+    shown = ", ".join(unit.label for unit in units[:12]) + (", ..." if len(units) > 12 else "")
+    raise RowError(
+        f"row {wanted!r}",
+        "a word of the text or its index",
+        "neither",
+        f"There are {len(units)}, counted from 0: {shown}.",
+    )
+
+
+def printable(label: str) -> str:
+    """The label with control and invisible characters as escapes: it must not move a cursor, nor vanish."""
+    hidden = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+    return "".join(
+        char.encode("unicode_escape").decode("ascii") if unicodedata.category(char) in hidden else char
+        for char in label
+    )
+
+
+def _begins(tokens: Tokens, i: int) -> bool:
+    """Whether token i begins a unit: a special token, or another word than the token before."""
+    return (
+        tokens.special[i] or tokens.special[i - 1] or tokens.words[i] is None or tokens.words[i] != tokens.words[i - 1]
+    )
