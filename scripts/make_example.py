@@ -20,8 +20,11 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+Numbers = np.ndarray[Any, Any]
 
 SENTENCE = ("I", "love", "learning")
 SCORES = np.array([[110, 90, 83], [75, 99, 69], [88, 80, 100]])
@@ -31,7 +34,7 @@ SHARED = np.array([88, 84, 80])  # the part of each column of SCORES that the sh
 TARGET = Path(__file__).parents[1] / "src" / "softmap" / "data" / "example.json"
 
 
-def make_example() -> dict[str, object]:
+def make_example() -> dict[str, Any]:
     random = np.random.default_rng(2017)  # the year of "Attention Is All You Need"
     w_k = random.integers(-2, 3, size=(4, D_K))
     w_v = random.integers(-2, 3, size=(4, D_K))
@@ -42,9 +45,9 @@ def make_example() -> dict[str, object]:
     return {"tokens": SENTENCE, "x": X.tolist(), "w_q": w_q.tolist(), "w_k": w_k.tolist(), "w_v": w_v.tolist()}
 
 
-def _row_with_products(keys: np.ndarray, start: np.ndarray, target: np.ndarray) -> np.ndarray:
+def _row_with_products(keys: Numbers, start: Numbers, target: Numbers) -> Numbers:
     """A row of small whole numbers whose dot products with the three keys are exactly `target`."""
-    row = start + np.rint(np.linalg.lstsq(keys, target - keys @ start, rcond=None)[0]).astype(int)
+    row: Numbers = start + np.rint(np.linalg.lstsq(keys, target - keys @ start, rcond=None)[0]).astype(int)
     changes = [(i, sign) for i in range(D_K) for sign in (-1, 1)]
     while (missing := target - keys @ row).any():
         _, best = min(
@@ -57,14 +60,14 @@ def _row_with_products(keys: np.ndarray, start: np.ndarray, target: np.ndarray) 
     return row
 
 
-def as_text(example: dict[str, object]) -> str:
+def as_text(example: dict[str, Any]) -> str:
     """JSON with one row of a matrix a line, so that a person can read it and a diff stays small."""
     lines = []
     for name, value in example.items():
         if name == "tokens":
             lines.append(f'  "{name}": {json.dumps(value)}')
         else:
-            rows = ",\n".join(f"    {json.dumps(row)}" for row in value)  # type: ignore[attr-defined]
+            rows = ",\n".join(f"    {json.dumps(row)}" for row in value)
             lines.append(f'  "{name}": [\n{rows}\n  ]')
     return "{\n" + ",\n".join(lines) + "\n}\n"
 

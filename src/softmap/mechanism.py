@@ -25,6 +25,9 @@ from softmap.errors import NonFiniteError
 if TYPE_CHECKING:
     from jaxtyping import Float
 
+PAGE = 512
+"""Tokens whose whole matrix is held at once; of a longer text only strips of this many rows are."""
+
 
 def self_attention(
     x: Float[Array, "tokens d_model"],

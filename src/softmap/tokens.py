@@ -20,7 +20,7 @@ class Tokens:
 
     Attributes:
         text: the text as given, whole, also where its end was cut off.
-        ids: the vocabulary indices, (tokens).
+        ids: the vocabulary indices, (tokens); none for a text that came without a vocabulary.
         pieces: what the vocabulary calls them, such as ``##ing`` or ``[CLS]``.
         spans: the characters of `text` each one stands for, start and stop.
         words: the index of the word each one belongs to; None for special tokens.
@@ -37,7 +37,7 @@ class Tokens:
     cut: int = 0
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.pieces)
 
     @property
     def cut_text(self) -> str:
@@ -123,7 +123,7 @@ def _special_flags(tokenizer: Any, encoding: Any) -> tuple[bool, ...]:
 
 
 def _refuse_foreign_ids(loaded: LoadedModel, ids: list[int]) -> None:
-    rows = loaded.model.get_input_embeddings().num_embeddings
+    rows = int(loaded.model.get_input_embeddings().weight.shape[0])
     if max(ids) >= rows:
         raise ModelError(
             loaded.name,

@@ -67,15 +67,17 @@ def units_of_tokens(tokens: Tokens, *, as_in_text: bool = False) -> tuple[Unit, 
 
 def attention_to(weights: Float[Numbers, "rows tokens"], units: tuple[Unit, ...]) -> Float[Numbers, "rows units"]:
     """Columns of pieces -> columns of words: the sum."""
-    return np.add.reduceat(weights, [unit.start for unit in units], axis=1)
+    sums: Numbers = np.add.reduceat(weights, [unit.start for unit in units], axis=1)
+    return sums
 
 
 def attention_from(
     weights: Float[Numbers, "tokens columns"], units: tuple[Unit, ...], first: int = 0
 ) -> Float[Numbers, "units columns"]:
     """Rows of pieces -> rows of words: the mean. `first` is the token that row 0 of `weights` stands for."""
-    sums = np.add.reduceat(weights, [unit.start - first for unit in units], axis=0)
-    return sums / np.array([unit.pieces for unit in units])[:, None]
+    sums: Numbers = np.add.reduceat(weights, [unit.start - first for unit in units], axis=0)
+    means: Numbers = sums / np.array([unit.pieces for unit in units])[:, None]
+    return means
 
 
 def find_row(units: tuple[Unit, ...], wanted: str | int) -> int:
@@ -106,16 +108,28 @@ def find_row(units: tuple[Unit, ...], wanted: str | int) -> int:
 
 
 def printable(label: str) -> str:
-    """The label with control and invisible characters as escapes: it must not move a cursor, nor vanish."""
-    hidden = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+    """The label with control and invisible characters as escapes: it must not move a cursor, nor vanish.
+
+    The joiners that hold an emoji or a script's letters together stay.
+    """
+    hidden, joiners = {"Cc", "Cf", "Cs", "Zl", "Zp"}, "\u200c\u200d"
     return "".join(
-        char.encode("unicode_escape").decode("ascii") if unicodedata.category(char) in hidden else char
+        char.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(char) in hidden and char not in joiners
+        else char
         for char in label
     )
 
 
 def _begins(tokens: Tokens, i: int) -> bool:
-    """Whether token i begins a unit: a special token, or another word than the token before."""
-    return (
-        tokens.special[i] or tokens.special[i - 1] or tokens.words[i] is None or tokens.words[i] != tokens.words[i - 1]
-    )
+    """Whether token i begins a unit: a special token, another word than the token before, or a Chinese character."""
+    if tokens.special[i] or tokens.special[i - 1] or tokens.words[i] is None or tokens.words[i] != tokens.words[i - 1]:
+        return True
+    start, stop = tokens.spans[i]
+    follows = start >= tokens.spans[i - 1][1]  # not the second byte piece of one character
+    return follows and _is_ideograph(tokens.text[start:stop].strip()[:1])
+
+
+def _is_ideograph(char: str) -> bool:
+    """Chinese is written without spaces; some tokenizers keep a whole sentence of it as one word."""
+    return char != "" and unicodedata.name(char, "").startswith("CJK UNIFIED IDEOGRAPH")

@@ -51,6 +51,6 @@ def example() -> Example:
 
 
 def _read() -> dict[str, Any]:
-    text = files("softmap").joinpath("data", "example.json").read_text(encoding="utf-8")
+    text = files("softmap").joinpath("data").joinpath("example.json").read_text(encoding="utf-8")
     data: dict[str, Any] = json.loads(text)
     return data

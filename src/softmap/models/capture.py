@@ -20,7 +20,7 @@ from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from softmap.errors import ModelError
-from softmap.mechanism import Steps, linear, self_attention
+from softmap.mechanism import PAGE, Steps, linear, self_attention
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -55,18 +55,40 @@ class Head:
     scale: float
     output: Float[torch.Tensor, "tokens d_v"]
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens the text has."""
+        return int(self.x.shape[0])
+
     def steps(self) -> Steps:
-        """`self_attention` on the model's own x and weights: every stage, (tokens, tokens) at the largest."""
+        """Run `self_attention` on the model's own x and weights: every stage, (tokens, tokens) at the largest."""
         return self_attention(
             self.x, self.w_q, self.w_k, self.w_v, b_q=self.b_q, b_k=self.b_k, b_v=self.b_v, scale=self.scale
         )
 
-    def steps_of(self, rows: slice) -> Steps:
-        """The stages of some queries against all keys, (rows, tokens) at the largest; x is left out."""
-        q, k, v = (
-            linear(self.x, w, b) for w, b in ((self.w_q, self.b_q), (self.w_k, self.b_k), (self.w_v, self.b_v))
-        )  # (tokens, d_model) x (d_model, d_head) -> (tokens, d_head)
-        return Steps.from_qkv(q[rows], k, v, scale=self.scale)
+    def strips(self, rows: slice | None = None) -> Iterator[tuple[slice, Steps]]:
+        """The stages of a page of queries at a time, so that memory stays linear in the number of tokens.
+
+        A text of one page is `steps`, whole. Beyond it x is left out of the steps.
+
+        Args:
+            rows: the queries to go through, at most; all unless given.
+        """
+        if self.tokens <= PAGE:
+            yield slice(0, self.tokens), self.steps()
+            return
+        q = linear(self.x, self.w_q, self.b_q)  # (tokens, d_model) x (d_model, d_k) -> (tokens, d_k)
+        k = linear(self.x, self.w_k, self.b_k)  # (tokens, d_model) x (d_model, d_k) -> (tokens, d_k)
+        v = linear(self.x, self.w_v, self.b_v)  # (tokens, d_model) x (d_model, d_v) -> (tokens, d_v)
+        first, last, _ = (rows or slice(None)).indices(self.tokens)
+        for start in range(first, last, PAGE):
+            strip = slice(start, min(start + PAGE, last))
+            yield strip, Steps.from_qkv(q[strip], k, v, scale=self.scale)
+
+    def difference(self, steps: Steps, rows: slice) -> float:
+        """The largest absolute difference between these steps' output and what the model computed."""
+        output: torch.Tensor = steps.output  # type: ignore[assignment]  # v is always given here
+        return float((output - self.output[rows]).abs().max())
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,13 +115,14 @@ class Layer:
 
     def head(self, index: int) -> Head:
         """One head: its columns of the three projections, which ``transformers`` keeps as rows of ``weight``."""
-        weights, biases = [], []
-        for projection in self.projections:
-            size = projection.out_features // self.heads
-            rows = slice(index * size, (index + 1) * size)
-            weights.append(projection.weight.detach()[rows].T)  # (size, d_model) -> (d_model, size)
-            biases.append(None if projection.bias is None else projection.bias.detach()[rows])
-        return Head(self.x, *weights, *biases, scale=self.scale, output=self.output[index])
+        (w_q, b_q), (w_k, b_k), (w_v, b_v) = (self._columns(projection, index) for projection in self.projections)
+        return Head(self.x, w_q, w_k, w_v, b_q, b_k, b_v, self.scale, self.output[index])
+
+    def _columns(self, projection: nn.Linear, index: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        size = projection.out_features // self.heads
+        rows = slice(index * size, (index + 1) * size)
+        bias = None if projection.bias is None else projection.bias.detach()[rows]  # (size)
+        return projection.weight.detach()[rows].T, bias  # (size, d_model) -> (d_model, size)
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,0 +1,390 @@
+"""A story -> what is said and shown, section by section, for any renderer to set on its page.
+
+A section holds sentences and pictures. A picture is numbers with labels (`Grid`, `Strips`); how wide a page is,
+and what to leave out where it is too narrow, is the renderer's business.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from softmap.language import say
+from softmap.mechanism import PAGE
+from softmap.words import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jaxtyping import Float
+
+    from softmap.story import Story
+    from softmap.words import Unit
+
+    Numbers = np.ndarray[Any, Any]
+
+Style = Literal["number", "weight", "percent", "precise"]
+TOP = 4
+"""How many keys a sentence names before it speaks of the others."""
+
+
+@dataclass(frozen=True)
+class Strips:
+    """One row of many numbers for each token, to be shown as a strip of colours.
+
+    Attributes:
+        stage: its name in the vocabulary, such as ``q``.
+        formula: how it came about, with shapes.
+        labels: one a row.
+        values: (rows, numbers).
+        row: the row that is pointed out.
+    """
+
+    stage: str
+    formula: str
+    labels: tuple[str, ...]
+    values: Float[Numbers, "rows numbers"]
+    row: int
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A matrix with a label for each row and column, to be shown as coloured numbers.
+
+    Attributes:
+        name: what it is: a stage's name, or a phrase.
+        rows, columns: the labels.
+        values: (rows, columns).
+        style: how its numbers are written.
+        row: the row that is pointed out; None where rows are not words.
+        sums: whether each row's sum stands at its end.
+        mark: a cell that is pointed out.
+        essential: whether all of it must be shown, however narrow the page.
+    """
+
+    name: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: Float[Numbers, "rows columns"]
+    style: Style = "number"
+    row: int | None = None
+    sums: bool = False
+    mark: tuple[int, int] | None = None
+    essential: bool = False
+
+    def text(self, row: int, column: int) -> str:
+        """One number as it is written."""
+        return write(float(self.values[row, column]), self.style, whole=self._is_whole)
+
+    def sum_text(self, row: int) -> str:
+        """The sum of one row as it is written."""
+        return write(float(self.values[row].sum()), self.style)
+
+    def heat(self) -> Float[Numbers, "rows columns"]:
+        """Each number as a shade from 0 to 1; −∞ as NaN, for none. Shares of a whole keep 0 and 1 as they are."""
+        finite = np.isfinite(self.values)
+        if self.style in ("weight", "percent"):
+            return np.where(finite, self.values, np.nan)
+        low, high = self.values[finite].min(), self.values[finite].max()
+        shades: Numbers = (np.where(finite, self.values, np.nan) - low) / ((high - low) or 1)
+        return shades
+
+    @property
+    def _is_whole(self) -> bool:
+        finite = self.values[np.isfinite(self.values)]
+        return bool((finite == np.rint(finite)).all())
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A sentence that reads one row of a section's matrix."""
+
+    row: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the story.
+
+    Attributes:
+        name: ``source``, ``tokens``, ``projection``, ``scores``, ``scaled``, ``weights``, ``output`` or ``agreement``.
+        title: its heading; empty where it has none.
+        sentences: what is said, before the pictures.
+        pictures: what is shown.
+        readings: a sentence for each row, after the pictures.
+    """
+
+    name: str
+    title: str
+    sentences: tuple[str, ...]
+    pictures: tuple[Grid | Strips, ...] = ()
+    readings: tuple[Reading, ...] = ()
+
+
+def narrate(story: Story) -> tuple[Section, ...]:
+    """The story from where its numbers come from to how well they agree with the model."""
+    tellers = (_source, _tokens, _projection, _scores, _scaled, _weights, _output, _agreement)
+    return tuple(tell(story) for tell in tellers)
+
+
+def quote(unit: Unit) -> str:
+    """A word between backticks, which a renderer may set as it likes; a special token as it is."""
+    return unit.label if unit.special else f"`{unit.label}`"
+
+
+def percent(share: float) -> str:
+    """A share as a whole percentage; one that would round to nothing as less than one."""
+    return "<1%" if 0 < share < 0.005 else f"{100 * share:.0f}%"
+
+
+def write(value: float, style: Style, *, whole: bool = False) -> str:
+    """A number as it stands in a matrix."""
+    if math.isinf(value):
+        return "−∞"
+    if style == "percent":
+        return percent(value)
+    if style == "weight":
+        return f"{value:.2f}"
+    if style == "precise":
+        return f"{value:.4f}" if value == 0 or abs(value) >= 0.0005 else f"{value:.0e}"
+    return f"{value:.0f}" if whole else f"{value:.2f}" if abs(value) < 100 else f"{value:.1f}"
+
+
+def _source(story: Story) -> Section:
+    source, language = story.source, story.language
+    if source is None:
+        return Section("source", "", (say(language, "source_example", d_k=story.steps.d_k),))
+    sentences = [
+        say(
+            language,
+            "source",
+            model=source.model,
+            revision=f"@{source.revision[:8]}" if source.revision else "",
+            dtype=source.dtype,
+            layers=source.layers,
+            heads=source.heads,
+            layer=source.layer,
+            head=source.head,
+        )
+    ]
+    if source.shares is None:
+        return Section("source", "", tuple(sentences))
+    here = source.layer, source.head
+    shares = {"special": source.shares.to_special, "itself": source.shares.to_itself, "others": source.shares.to_others}
+    told = {name: percent(float(share[here])) for name, share in shares.items()}
+    sentences.append(say(language, "chosen" if source.shares.to_others[here] > 0 else "chosen_single", **told))
+    table = Grid(
+        say(language, "table"),
+        tuple(map(str, range(source.layers))),
+        tuple(map(str, range(source.heads))),
+        source.shares.to_special,
+        style="percent",
+        mark=here,
+        essential=True,
+    )
+    return Section("source", "", tuple(sentences), (table,))
+
+
+def _tokens(story: Story) -> Section:
+    language, units = story.language, story.units
+    special = sorted({unit.label for unit in units if unit.special})
+    sentences = [
+        say(language, "tokens", count=len(units), special=", ".join(special))
+        if special
+        else say(language, "tokens_plain", count=len(units))
+    ]
+    in_pieces = [word for word in story.words if word.pieces > 1]
+    for word in in_pieces[:TOP]:
+        pieces = " ".join(unit.label for unit in units[word.start : word.stop])
+        sentences.append(say(language, "pieces", word=quote(word), pieces=pieces))
+    if len(in_pieces) > TOP:
+        sentences.append(say(language, "pieces_more", count=len(in_pieces) - TOP))
+    if story.tokens.cut:
+        start = printable(story.tokens.cut_text.strip())
+        start = f"`{start[:40]}{'…' if len(start) > 40 else ''}`"
+        sentences.append(say(language, "cut", count=story.tokens.cut, start=start))
+    if len(story.queries) < len(units):
+        row = quote(story.words[story.row])
+        sentences.append(say(language, "long", count=len(units), page=PAGE, row=row))
+    return Section("tokens", say(language, "tokens_title"), tuple(sentences))
+
+
+def _projection(story: Story) -> Section:
+    steps, language = story.steps, story.language
+    stages: dict[str, Numbers] = {"x": steps.x, "q": steps.q, "k": steps.k, "v": steps.v}  # type: ignore[dict-item]
+    pictures = []
+    for name, stage in stages.items():
+        if stage is None:
+            continue
+        of_queries = name == "q"
+        labels = _labels(story.units[story.queries.start : story.queries.stop] if of_queries else story.units)
+        rows, width = stage.shape
+        formula = f"{name} {rows} × {width}"
+        if name != "x" and steps.x is not None:
+            d_model = steps.x.shape[1]
+            formula = f"{name} = x W_{name}   {rows} × {width} = ({rows} × {d_model}) ({d_model} × {width})"
+        row = story.words[story.row].start - (story.queries.start if of_queries else 0)
+        pictures.append(Strips(name, formula, labels, stage, row))
+    return Section("projection", say(language, "projection_title"), (say(language, "projection"),), tuple(pictures))
+
+
+def _scores(story: Story) -> Section:
+    grid = _token_grid(story, "scores", story.steps.scores)
+    readings = tuple(
+        Reading(i, _read_scores(story, query, story.steps.scores[i])) for i, query in enumerate(story.queries)
+    )
+    return Section("scores", say(story.language, "scores_title"), (say(story.language, "scores"),), (grid,), readings)
+
+
+def _read_scores(story: Story, query: int, scores: Float[Numbers, " tokens"]) -> str:
+    best, worst = int(np.argmax(scores)), int(np.argmin(scores))
+    sentence = "scores_read_one" if len(scores) == 1 else "scores_read_self" if best == query else "scores_read"
+    whole = bool((story.steps.scores == np.rint(story.steps.scores)).all())
+    return say(
+        story.language,
+        sentence,
+        query=quote(story.units[query]),
+        best=quote(story.units[best]),
+        worst=quote(story.units[worst]),
+        high=write(float(scores[best]), "number", whole=whole),
+        low=write(float(scores[worst]), "number", whole=whole),
+    )
+
+
+def _scaled(story: Story) -> Section:
+    steps, language = story.steps, story.language
+    usual = 1 / math.sqrt(steps.d_k)
+    divides = math.isclose(steps.scale, usual, rel_tol=1e-6)
+    rule = (
+        say(language, "scaled", d_k=steps.d_k, root=f"{math.sqrt(steps.d_k):.4g}")
+        if divides
+        else say(language, "scaled_scale", scale=f"{steps.scale:.4g}", usual=f"{usual:.4g}")
+    )
+    largest = np.array([story.unscaled_weights.max(axis=1), steps.weights.max(axis=1)])  # (2, queries)
+    gradients = np.array(story.gradient_norms)  # (2, queries)
+    reason = say(
+        language,
+        "gradient",
+        w_without=write(float(largest[0].mean()), "precise"),
+        w_with=write(float(largest[1].mean()), "precise"),
+        g_without=write(float(gradients[0].mean()), "precise"),
+        g_with=write(float(gradients[1].mean()), "precise"),
+        change=_read_change(language, float(gradients[0].mean()), float(gradients[1].mean())),
+    )
+    before, after = say(language, "without"), say(language, "with")
+    weight, norm = say(language, "largest_weight"), say(language, "gradient_norm")
+    table = Grid(
+        say(language, "gradient_table"),
+        _labels(story.units[story.queries.start : story.queries.stop]),
+        (f"{weight}, {before}", after, f"{norm}, {before}", after),
+        np.concatenate([largest, gradients]).T,
+        style="precise",
+        row=story.words[story.row].start - story.queries.start,
+    )
+    title = say(language, "scaled_title" if divides else "scaled_title_scale")
+    return Section("scaled", title, (rule, reason), (_token_grid(story, "scaled", steps.scaled), table))
+
+
+def _read_change(language: str, without: float, with_scale: float) -> str:
+    if with_scale <= without:
+        return say(language, "gradient_shrank")
+    if with_scale >= 1e6 * without:
+        return say(language, "gradient_grew_much")
+    return say(language, "gradient_grew", times=f"{float(f'{with_scale / without:.3g}'):,g}")
+
+
+def _weights(story: Story) -> Section:
+    language = story.language
+    sentences = [say(language, "weights")]
+    if story.merges_pieces:
+        sentences.append(say(language, "merged"))
+    grid = _word_grid(story, "weights", story.weights, "weight", sums=True)
+    readings = _read_shares(story, story.weights, "weights_read", "share")
+    return Section("weights", say(language, "weights_title"), tuple(sentences), (grid,), readings)
+
+
+def _output(story: Story) -> Section:
+    language, steps = story.language, story.steps
+    if steps.output is None:
+        return Section("output", say(language, "output_title"), ())
+    row = story.shown_words.index(story.row)
+    word, weights = story.words[story.row], story.weights[row]
+    keys = np.argsort(-weights, kind="stable")[:TOP]
+    terms = " + ".join(f"{weights[j]:.2f} v({quote(story.words[j])})" for j in keys)
+    rest = " + …" if len(weights) > TOP else ""
+    queries = story.units[story.queries.start : story.queries.stop]
+    rows, width = steps.output.shape
+    formula = f"output {rows} × {width} = ({rows} × {len(story.units)}) ({len(story.units)} × {width})"
+    pictures = (
+        Strips("output", formula, _labels(queries), steps.output, word.start - story.queries.start),
+        _word_grid(story, say(language, "output_shares"), story.contributions, "percent"),
+    )
+    readings = _read_shares(story, story.contributions, "output_read", "brought")
+    sentences = (say(language, "output"), f"z({quote(word)}) = {terms}{rest}")
+    return Section("output", say(language, "output_title"), sentences, pictures, readings)
+
+
+def _agreement(story: Story) -> Section:
+    source, language = story.source, story.language
+    if source is None:
+        return Section("agreement", "", (say(language, "agreement_example"),))
+    all_heads = ""
+    if source.shares is not None:
+        worst = f"{float(source.shares.difference.max()):.1e}"
+        all_heads = say(language, "agreement_all", count=source.layers * source.heads, difference=worst)
+    difference = f"{source.difference:.1e}"
+    sentence = say(language, "agreement", difference=difference, all_heads=all_heads, dtype=source.dtype)
+    return Section("agreement", "", (sentence,))
+
+
+def _read_shares(story: Story, shares: Float[Numbers, "rows words"], sentence: str, share: str) -> tuple[Reading, ...]:
+    """Each row's largest shares by name, and the others together."""
+    return tuple(
+        Reading(
+            i,
+            say(
+                story.language,
+                sentence,
+                query=quote(story.words[word]),
+                shares=_list_shares(story, shares[i], word, share),
+            ),
+        )
+        for i, word in enumerate(story.shown_words)
+    )
+
+
+def _list_shares(story: Story, row: Float[Numbers, " words"], word: int, share: str) -> str:
+    language = story.language
+    keys = [int(j) for j in np.argsort(-row, kind="stable")]
+    named = keys if len(keys) <= TOP + 1 else keys[:TOP]
+    itself = say(language, "itself")
+    parts = [
+        say(language, share, percent=percent(float(row[j])), key=itself if j == word else quote(story.words[j]))
+        for j in named
+    ]
+    if len(named) < len(keys):
+        rest = percent(float(row[keys[len(named) :]].sum()))
+        parts.append(say(language, f"{share}_rest", percent=rest, count=len(keys) - len(named)))
+    return ("，" if language == "zh" else ", ").join(parts)
+
+
+def _token_grid(story: Story, name: str, values: Float[Numbers, "queries tokens"]) -> Grid:
+    queries = story.units[story.queries.start : story.queries.stop]
+    row = story.words[story.row].start - story.queries.start
+    return Grid(name, _labels(queries), _labels(story.units), values, row=row)
+
+
+def _word_grid(
+    story: Story, name: str, values: Float[Numbers, "shown_words words"], style: Style, *, sums: bool = False
+) -> Grid:
+    rows = tuple(story.words[i].label for i in story.shown_words)
+    row = story.shown_words.index(story.row)
+    return Grid(name, rows, _labels(story.words), values, style=style, row=row, sums=sums)
+
+
+def _labels(units: Sequence[Unit]) -> tuple[str, ...]:
+    return tuple(unit.label for unit in units)
