@@ -79,9 +79,7 @@ def check_head(capture: Capture, layer: int | None, head: int | None) -> None:
     """
     for name, wanted, count in zip(("layer", "head"), (layer, head), capture.shape, strict=True):
         if wanted is not None and not 0 <= wanted < count:
-            raise ParameterError(
-                name, f"a number from 0 to {count - 1}", str(wanted), f"Layers and {name}s count from 0."
-            )
+            raise ParameterError(name, f"a number from 0 to {count - 1}", str(wanted), f"{name.title()}s count from 0.")
 
 
 def _measure(head: Head, units: tuple[Unit, ...]) -> tuple[float, float, float, float]:

@@ -55,6 +55,7 @@ SENTENCES: dict[str, dict[str, str]] = {
         "zh": "每个标记以 x 的一行进入这一层。三个学到的矩阵把它变成查询（它要找什么）、键（凭什么被找到）和值（它传递什么）。",
     },
     "strip_cut": {"en": "first {shown} of {total} numbers", "zh": "{total} 个数中的前 {shown} 个"},
+    "strip_range": {"en": "shades span ±{range}", "zh": "色阶为 ±{range}"},
     # step 1
     "scores_title": {"en": "Step 1   scores = q kᵀ", "zh": "第一步   scores = q kᵀ"},
     "scores": {
@@ -94,11 +95,14 @@ SENTENCES: dict[str, dict[str, str]] = {
         "en": "here no larger, since the scores are small enough without it",
         "zh": "这里并没有变大，因为分数本来就够小",
     },
-    "gradient_table": {"en": "without and with the scale, row by row", "zh": "逐行：缩放前与缩放后"},
-    "largest_weight": {"en": "largest weight", "zh": "最大权重"},
-    "gradient_norm": {"en": "gradient norm", "zh": "梯度范数"},
-    "without": {"en": "without", "zh": "缩放前"},
-    "with": {"en": "with", "zh": "缩放后"},
+    "gradient_table": {
+        "en": "largest weight of each row, and norm of softmax's gradient, before and after the scale",
+        "zh": "每行的最大权重与 softmax 梯度的范数：缩放前与缩放后",
+    },
+    "weight_before": {"en": "weight before", "zh": "权重 缩放前"},
+    "weight_after": {"en": "weight after", "zh": "权重 缩放后"},
+    "gradient_before": {"en": "grad. before", "zh": "梯度 缩放前"},
+    "gradient_after": {"en": "grad. after", "zh": "梯度 缩放后"},
     # step 3
     "weights_title": {
         "en": "Step 3   weights = softmax(scaled), row by row",
@@ -141,20 +145,23 @@ SENTENCES: dict[str, dict[str, str]] = {
     },
     # what a page could not hold
     "left_out": {
-        "en": "Too wide for this page: row {row} and its top {shown} keys. Left out: {rows} other rows, {keys} other keys.",
-        "zh": "页面放不下：只显示 {row} 这一行及其前 {shown} 个键。未显示：其余 {rows} 行、{keys} 个键。",
+        "en": "Too large for this page: row {row} alone{keys}. Left out: {left}.",
+        "zh": "页面放不下：只显示 {row} 这一行{keys}。未显示：{left}。",
     },
-    "left_out_none": {
-        "en": "The row of {row}, its top {shown} keys first; all are shown.",
-        "zh": "{row} 这一行，按大小排列；全部显示。",
+    "left_out_top": {"en": ", with its top {count} keys", "zh": "及其前 {count} 个键"},
+    "left_out_rows": {"en": "{count} other rows", "zh": "其余 {count} 行"},
+    "left_out_keys": {"en": "{count} other keys", "zh": "其余 {count} 个键"},
+    "left_out_page": {
+        "en": "One pixel a number; beside it the top keys of one row. {rows} other rows and {keys} other keys are in the picture alone.",
+        "zh": "每个像素是一个数；旁边是其中一行的前几个键。其余 {rows} 行与 {keys} 个键只在图中。",
     },
     "left_out_readings": {
-        "en": "{count} more rows can be read with --row, --html or --json.",
-        "zh": "另外 {count} 行可用 --row、--html 或 --json 查看。",
+        "en": "{count} more rows can be read with --row or --json.",
+        "zh": "另外 {count} 行可用 --row 或 --json 查看。",
     },
     "sum": {"en": "sum", "zh": "和"},
     "other_tokens": {"en": "{count} more tokens", "zh": "另外 {count} 个标记"},
-    "page_hint": {"en": "Point at a row, or choose a word:", "zh": "指向一行，或选一个词："},
+    "page_hint": {"en": "Choose a word, or click on a row:", "zh": "选一个词，或点一行："},
     "figure_title": {"en": "{row} relates to every word", "zh": "{row} 与每个词的关系"},
 }
 

@@ -7,7 +7,7 @@ and what to leave out where it is too narrow, is the renderer's business.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -49,6 +49,11 @@ class Strips:
     values: Float[Numbers, "rows numbers"]
     row: int
 
+    @property
+    def span(self) -> float:
+        """The absolute value whose shade is the strongest: 99% of the numbers lie within."""
+        return float(np.quantile(np.abs(self.values), 0.99)) or 1.0
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -83,10 +88,15 @@ class Grid:
         """The sum of one row as it is written."""
         return write(float(self.values[row].sum()), self.style)
 
+    def row_alone(self) -> Grid:
+        """The pointed-out row without the others."""
+        i = self.row or 0
+        return replace(self, rows=self.rows[i : i + 1], values=self.values[i : i + 1], row=0)
+
     def heat(self) -> Float[Numbers, "rows columns"]:
         """Each number as a shade from 0 to 1; −∞ as NaN, for none. Shares of a whole keep 0 and 1 as they are."""
         finite = np.isfinite(self.values)
-        if self.style in ("weight", "percent"):
+        if self.style != "number":
             return np.where(finite, self.values, np.nan)
         low, high = self.values[finite].min(), self.values[finite].max()
         shades: Numbers = (np.where(finite, self.values, np.nan) - low) / ((high - low) or 1)
@@ -136,6 +146,12 @@ def quote(unit: Unit) -> str:
     return unit.label if unit.special else f"`{unit.label}`"
 
 
+def headline(text: str, longest: int = 200) -> str:
+    """The text on one line, its end left out where it is long."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
 def percent(share: float) -> str:
     """A share as a whole percentage; one that would round to nothing as less than one."""
     return "<1%" if 0 < share < 0.005 else f"{100 * share:.0f}%"
@@ -150,7 +166,7 @@ def write(value: float, style: Style, *, whole: bool = False) -> str:
     if style == "weight":
         return f"{value:.2f}"
     if style == "precise":
-        return f"{value:.4f}" if value == 0 or abs(value) >= 0.0005 else f"{value:.0e}"
+        return "0" if value == 0 else f"{value:.4f}" if abs(value) >= 0.0005 else f"{value:.0e}"
     return f"{value:.0f}" if whole else f"{value:.2f}" if abs(value) < 100 else f"{value:.1f}"
 
 
@@ -204,8 +220,7 @@ def _tokens(story: Story) -> Section:
     if len(in_pieces) > TOP:
         sentences.append(say(language, "pieces_more", count=len(in_pieces) - TOP))
     if story.tokens.cut:
-        start = printable(story.tokens.cut_text.strip())
-        start = f"`{start[:40]}{'…' if len(start) > 40 else ''}`"
+        start = f"`{headline(story.tokens.cut_text, 40)}`"
         sentences.append(say(language, "cut", count=story.tokens.cut, start=start))
     if len(story.queries) < len(units):
         row = quote(story.words[story.row])
@@ -275,12 +290,10 @@ def _scaled(story: Story) -> Section:
         g_with=write(float(gradients[1].mean()), "precise"),
         change=_read_change(language, float(gradients[0].mean()), float(gradients[1].mean())),
     )
-    before, after = say(language, "without"), say(language, "with")
-    weight, norm = say(language, "largest_weight"), say(language, "gradient_norm")
     table = Grid(
         say(language, "gradient_table"),
         _labels(story.units[story.queries.start : story.queries.stop]),
-        (f"{weight}, {before}", after, f"{norm}, {before}", after),
+        tuple(say(language, f"{measure}_{when}") for measure in ("weight", "gradient") for when in ("before", "after")),
         np.concatenate([largest, gradients]).T,
         style="precise",
         row=story.words[story.row].start - story.queries.start,
@@ -313,9 +326,9 @@ def _output(story: Story) -> Section:
         return Section("output", say(language, "output_title"), ())
     row = story.shown_words.index(story.row)
     word, weights = story.words[story.row], story.weights[row]
-    keys = np.argsort(-weights, kind="stable")[:TOP]
+    keys = _worth_naming(weights)
     terms = " + ".join(f"{weights[j]:.2f} v({quote(story.words[j])})" for j in keys)
-    rest = " + …" if len(weights) > TOP else ""
+    rest = " + …" if len(weights) > len(keys) else ""
     queries = story.units[story.queries.start : story.queries.stop]
     rows, width = steps.output.shape
     formula = f"output {rows} × {width} = ({rows} × {len(story.units)}) ({len(story.units)} × {width})"
@@ -359,17 +372,24 @@ def _read_shares(story: Story, shares: Float[Numbers, "rows words"], sentence: s
 
 def _list_shares(story: Story, row: Float[Numbers, " words"], word: int, share: str) -> str:
     language = story.language
-    keys = [int(j) for j in np.argsort(-row, kind="stable")]
-    named = keys if len(keys) <= TOP + 1 else keys[:TOP]
+    named = _worth_naming(row)
     itself = say(language, "itself")
     parts = [
         say(language, share, percent=percent(float(row[j])), key=itself if j == word else quote(story.words[j]))
         for j in named
     ]
-    if len(named) < len(keys):
-        rest = percent(float(row[keys[len(named) :]].sum()))
-        parts.append(say(language, f"{share}_rest", percent=rest, count=len(keys) - len(named)))
+    others = len(row) - len(named)
+    if others:
+        rest = percent(max(0.0, float(row.sum() - row[named].sum())))
+        parts.append(say(language, f"{share}_rest", percent=rest, count=others))
     return ("，" if language == "zh" else ", ").join(parts)
+
+
+def _worth_naming(shares: Float[Numbers, " words"]) -> list[int]:
+    """The largest shares, each of half a percent or more; all others are spoken of together."""
+    keys = [int(j) for j in np.argsort(-shares, kind="stable")]
+    visible = [j for j in keys if shares[j] >= 0.005] or keys[:1]
+    return visible if len(visible) == len(keys) <= TOP + 1 else visible[:TOP]
 
 
 def _token_grid(story: Story, name: str, values: Float[Numbers, "queries tokens"]) -> Grid:

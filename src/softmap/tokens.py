@@ -123,7 +123,8 @@ def _special_flags(tokenizer: Any, encoding: Any) -> tuple[bool, ...]:
 
 
 def _refuse_foreign_ids(loaded: LoadedModel, ids: list[int]) -> None:
-    rows = int(loaded.model.get_input_embeddings().weight.shape[0])
+    table: Any = loaded.model.get_input_embeddings()
+    rows = int(table.weight.shape[0])
     if max(ids) >= rows:
         raise ModelError(
             loaded.name,

@@ -87,8 +87,9 @@ def find_row(units: tuple[Unit, ...], wanted: str | int) -> int:
         RowError: no unit has this label, or several have.
     """
     if isinstance(wanted, str):
-        for same in (lambda label: label == wanted, lambda label: label.casefold() == wanted.casefold()):
-            found = [i for i, unit in enumerate(units) if same(unit.label)]
+        exact = [i for i, unit in enumerate(units) if unit.label == wanted]
+        folded = [i for i, unit in enumerate(units) if unit.label.casefold() == wanted.casefold()]
+        for found in (exact, folded):
             if len(found) == 1:
                 return found[0]
             if found:

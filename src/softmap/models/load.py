@@ -6,6 +6,7 @@ Loading goes through ``transformers`` and honours its settings (HF_HOME, HF_TOKE
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import os
 from collections.abc import Iterator
@@ -119,7 +120,7 @@ def _load_from(
         )
     options = {"revision": None if is_directory else revision, "trust_remote_code": trust_remote_code}
     try:
-        with _quiet_transformers():
+        with _without_collections(), _quiet_transformers():
             from transformers import AutoModel, AutoTokenizer
 
             tokenizer = AutoTokenizer.from_pretrained(where, **options)
@@ -192,6 +193,18 @@ def _refuse_empty_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase) -> No
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'no message'}"
+
+
+@contextlib.contextmanager
+def _without_collections() -> Iterator[None]:
+    """Pause the garbage collector: what a first import of transformers makes stays, and searching it is a tenth of it."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @contextlib.contextmanager
