@@ -89,11 +89,12 @@ def _measure(head: Head, units: tuple[Unit, ...]) -> tuple[float, float, float, 
     # every word counts the same, every piece of a word the same
     share = np.array([0 if unit.special else 1 / unit.pieces for unit in units])[unit_of]  # (tokens)
     share /= share.sum()
-    to_special = to_itself = difference = 0.0
+    to_special = to_itself = to_others = difference = 0.0
     for rows, steps in head.strips():
-        weights = steps.weights.cpu().numpy()  # (rows, tokens)
-        itself = unit_of[rows, None] == unit_of[None, :]  # (rows, tokens)
-        to_special += float(share[rows] @ weights[:, special].sum(axis=1, dtype=np.float64))
-        to_itself += float(share[rows] @ np.where(itself, weights, 0).sum(axis=1, dtype=np.float64))
+        weights = steps.weights.double().cpu().numpy()  # (rows, tokens)
+        itself = (unit_of[rows, None] == unit_of[None, :]) & ~special  # (rows, tokens)
+        to_special += float(share[rows] @ weights[:, special].sum(axis=1))
+        to_itself += float(share[rows] @ np.where(itself, weights, 0).sum(axis=1))
+        to_others += float(share[rows] @ np.where(itself | special, 0, weights).sum(axis=1))
         difference = max(difference, head.difference(steps, rows))
-    return to_special, to_itself, max(0.0, 1 - to_special - to_itself), difference
+    return to_special, to_itself, to_others, difference

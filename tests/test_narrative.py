@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import softmap
+from softmap.narrative import Grid, Strips, narrate, percent, write
+
+
+def section(story, name):
+    return next(part for part in narrate(story) if part.name == name)
+
+
+@pytest.fixture(scope="module")
+def example():
+    return softmap.explain(softmap.example(), lang="en")
+
+
+def test_sections_come_in_the_order_of_the_mechanism(example):
+    names = [part.name for part in narrate(example)]
+    assert names == ["source", "tokens", "projection", "scores", "scaled", "weights", "output", "agreement"]
+
+
+def test_first_row_reads_90_7_and_3_percent(example):
+    assert section(example, "weights").readings[0].text == "`I`: 90% itself, 7% `love`, 3% `learning`."
+
+
+def test_every_row_of_the_scores_has_a_sentence(example):
+    readings = section(example, "scores").readings
+    assert [reading.row for reading in readings] == [0, 1, 2]
+    assert readings[0].text.startswith("`I`'s query is most similar to its own key (110)")
+
+
+def test_score_sentence_names_the_most_and_the_least_similar_key(bundled):
+    story = softmap.explain("I love learning", bundled, layer=3, head=1, lang="en")
+    for i, reading in enumerate(section(story, "scores").readings):
+        scores = story.steps.scores[i]
+        best, worst = story.units[scores.argmax()].label, story.units[scores.argmin()].label
+        assert f"({scores.max():.2f})" in reading.text
+        assert f"({scores.min():.2f})" in reading.text
+        assert worst in reading.text
+        assert ("its own key" in reading.text) == (best == story.units[i].label)
+
+
+def test_step_2_says_the_root_and_the_measured_reason(example):
+    rule, reason = section(example, "scaled").sentences
+    assert "√64 = 8" in rule
+    without, with_scale = (norms.mean() for norms in example.gradient_norms)
+    assert f"{with_scale:.4f}" in reason
+    assert f"{without:.0e}" in reason
+
+
+def test_scale_that_is_not_the_usual_one_is_said(example):
+    from dataclasses import replace
+
+    steps = softmap.self_attention(*softmap.example(), scale=1.0)
+    told = section(replace(example, steps=steps), "scaled")
+    assert told.title.endswith("scores × scale")
+    assert "multiplies every score by 1 (1/√d_k would be 0.125)" in told.sentences[0]
+    assert "here no larger" in told.sentences[1]
+
+
+def test_output_is_written_as_the_weighted_sum_of_the_values(example):
+    formula = section(example, "output").sentences[1]
+    assert formula == "z(`I`) = 0.90 v(`I`) + 0.07 v(`love`) + 0.03 v(`learning`)"
+
+
+def test_special_tokens_are_named_and_keep_their_rows(bundled):
+    story = softmap.explain("I love learning", bundled, layer=3, head=1, lang="en")
+    assert "[CLS], [SEP] are special tokens" in section(story, "tokens").sentences[0]
+    (grid,) = section(story, "weights").pictures
+    assert grid.rows == ("[CLS]", "I", "love", "learning", "[SEP]") == grid.columns
+
+
+def test_pieces_of_a_word_are_shown_and_the_merging_is_said(bundled):
+    story = softmap.explain("The embeddings", bundled, layer=3, head=1, lang="en")
+    pieces = " ".join(story.tokens.pieces[2:-1])
+    assert f"`embeddings` is read in pieces: {pieces}." in section(story, "tokens").sentences
+    assert "adds its pieces up" in section(story, "weights").sentences[1]
+
+
+def test_cut_text_says_how_many_tokens_and_where_it_starts(bundled):
+    text = "word " * 510 + "omega " * 30
+    story = softmap.explain(text, bundled, layer=0, head=0, truncate=True, lang="en")
+    told = " ".join(section(story, "tokens").sentences)
+    assert "its last 30 tokens were not read, from `omega omega" in told
+
+
+def test_shares_below_half_a_percent_are_spoken_of_together(bundled):
+    story = softmap.explain("I love learning", bundled, layer=0, head=2, lang="en")
+    reading = section(story, "weights").readings[1].text
+    assert reading == "`I`: 100% [CLS], <1% the other 4."
+
+
+def test_choice_of_the_head_is_said_with_its_reason_and_a_table(bundled):
+    story = softmap.explain("I love learning", bundled, lang="en")
+    told = section(story, "source")
+    shares, here = story.source.shares, (story.source.layer, story.source.head)
+    assert f"words look most at other words: {percent(shares.to_others[here])}" in told.sentences[1]
+    (table,) = told.pictures
+    assert table.values.shape == (6, 12)
+    assert table.mark == here
+
+
+def test_head_chosen_for_a_single_word_says_so(bundled):
+    story = softmap.explain("attention", bundled, lang="en")
+    assert "because the text has one word" in section(story, "source").sentences[1]
+
+
+def test_last_section_says_how_closely_the_model_agrees(bundled, example):
+    story = softmap.explain("I love learning", bundled, lang="en")
+    told = section(story, "agreement").sentences[0]
+    assert f"{story.source.difference:.1e}" in told
+    assert f"all 72 heads, {story.source.shares.difference.max():.1e}" in told
+    assert "no model is involved" in section(example, "agreement").sentences[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "style", "text"),
+    [
+        (0.0, "percent", "0%"),
+        (0.004, "percent", "<1%"),
+        (0.006, "percent", "1%"),
+        (0.895, "percent", "90%"),
+        (-3.14159, "number", "-3.14"),
+        (-131.4, "number", "-131.4"),
+        (float("-inf"), "number", "−∞"),
+        (0.5, "weight", "0.50"),
+        (0.0, "precise", "0"),
+        (0.00004, "precise", "4e-05"),
+        (0.0952, "precise", "0.0952"),
+    ],
+)
+def test_numbers_are_written(value, style, text):
+    assert write(value, style) == text
+
+
+def test_scores_are_shaded_from_their_smallest_to_their_largest():
+    grid = Grid("scores", ("a", "b"), ("a", "b"), np.array([[-4.0, 0.0], [4.0, -np.inf]]))
+    np.testing.assert_array_equal(grid.heat(), [[0, 0.5], [1, np.nan]])
+
+
+def test_weights_are_shaded_by_their_own_value():
+    grid = Grid("weights", ("a",), ("a", "b"), np.array([[0.25, 0.75]]), style="weight")
+    np.testing.assert_array_equal(grid.heat(), [[0.25, 0.75]])
+
+
+def test_equal_scores_have_a_shade_all_the_same():
+    grid = Grid("scores", ("a",), ("a", "b"), np.array([[3.0, 3.0]]))
+    assert np.isfinite(grid.heat()).all()
+
+
+def test_strip_spans_nearly_all_of_its_numbers_and_outliers_stay_outside():
+    values = np.zeros((1, 1000))
+    values[0, :500] = 1.0
+    values[0, 0] = 1000.0
+    assert Strips("q", "q", ("a",), values, 0).span == pytest.approx(1.0)
