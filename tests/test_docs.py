@@ -1,0 +1,83 @@
+"""What the README and the documentation say is run here."""
+
+from __future__ import annotations
+
+import doctest
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from softmap.cli import main
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WITH_PYTHON = [page for page in PAGES if ">>>" in page.read_text(encoding="utf-8")]
+COMMANDS = sorted(
+    {
+        line
+        for page in PAGES
+        for line in re.findall(r"^\$ (softmap .*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+)
+
+
+def test_there_is_something_to_run():
+    assert len(WITH_PYTHON) >= 4
+    assert len(COMMANDS) >= 6
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_of_the_page_gives_what_the_page_says(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = page.read_text(encoding="utf-8")
+    blocks = "\n".join(re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    test = doctest.DocTestParser().get_doctest(blocks, {}, page.name, str(page), 0)
+    told: list[str] = []
+    result = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test, out=told.append)
+    assert result.attempted > 0
+    assert result.failed == 0, "".join(told)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_of_the_documentation_runs(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, shlex.split(command)[1:])
+    assert result.exit_code == 0, result.output
+
+
+def test_reference_of_the_command_line_is_what_help_says():
+    spec = importlib.util.spec_from_file_location("make_docs", ROOT / "scripts" / "make_docs.py")
+    make_docs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_docs)
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    assert page == make_docs.cli_reference(), "run `make pictures`"
+
+
+def test_code_on_the_page_about_the_mechanism_is_the_code():
+    page = (ROOT / "docs" / "explanation" / "mechanism.md").read_text(encoding="utf-8")
+    source = (ROOT / "src" / "softmap" / "mechanism.py").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    for line in filter(None, block.splitlines()):
+        assert line in source
+
+
+def test_table_of_the_json_page_names_what_the_schema_names():
+    import json
+
+    schema = json.loads((ROOT / "src" / "softmap" / "data" / "story.schema.json").read_text(encoding="utf-8"))
+    table = (ROOT / "docs" / "reference" / "json.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"`(\w+)`", table))
+    assert set(schema["properties"]) <= names
+    assert set(schema["properties"]["steps"]["properties"]) <= names
+
+
+def test_files_the_readme_links_to_exist():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = [t for t in re.findall(r"\]\(([^)]+)\)", text) if not t.startswith(("http", "#"))]
+    assert targets
+    for target in targets:
+        assert (ROOT / target.partition("#")[0]).exists(), target
