@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 
 import array_api_strict
 import numpy as np
@@ -31,10 +32,11 @@ def head(**changes):
     return self_attention(**{name: ones(shape) for name, shape in ARGUMENTS.items()} | changes, **options)
 
 
-def assert_refused(error, run, subject, expected, got, hint):
-    """`run` raises exactly `error`, catchable as its builtin; the message has the four parts, in this order."""
+@contextmanager
+def refused(error, subject, expected, got, hint):
+    """What runs here raises exactly `error`, catchable as its builtin; its message has the four parts in order."""
     with pytest.raises(BUILTIN[error]) as caught:
-        run()
+        yield
     assert type(caught.value) is error
     parts = (f"{subject}: expected ", expected, ", got ", got, ". ", hint)
     assert re.fullmatch(".*".join(map(re.escape, parts)) + ".*", str(caught.value)), str(caught.value)
@@ -62,7 +64,8 @@ def test_the_good_head_is_accepted():
     ],
 )
 def test_wrong_rank_of_a_head_is_refused(name, shape, expected, hint):
-    assert_refused(ShapeError, lambda: head(**{name: ones(shape)}), name, expected, f"shape {shape}", hint)
+    with refused(ShapeError, name, expected, f"shape {shape}", hint):
+        head(**{name: ones(shape)})
 
 
 @pytest.mark.parametrize(
@@ -77,7 +80,8 @@ def test_wrong_rank_of_a_head_is_refused(name, shape, expected, hint):
     ],
 )
 def test_wrong_rank_of_qkv_or_scores_is_refused(run, subject, expected, got):
-    assert_refused(ShapeError, run, subject, expected, got, f"{subject}[")
+    with refused(ShapeError, subject, expected, got, f"{subject}["):
+        run()
 
 
 @pytest.mark.parametrize(
@@ -102,7 +106,8 @@ def test_arguments_of_a_head_that_do_not_fit_are_refused(make, changes, subject,
     one, other = subject.split(" and ")
     got = f"{sizes} ({one} has shape {shapes[one]}, {other} has shape {shapes[other]})"
     given = {name: make(shape) for name, shape in shapes.items()}
-    assert_refused(ShapeError, lambda: self_attention(**given), subject, f"the same {axis}", got, hint)
+    with refused(ShapeError, subject, f"the same {axis}", got, hint):
+        self_attention(**given)
 
 
 @pytest.mark.parametrize(
@@ -114,14 +119,14 @@ def test_arguments_of_a_head_that_do_not_fit_are_refused(make, changes, subject,
     ],
 )
 def test_qkv_and_scores_that_do_not_fit_are_refused(run, subject, axis, sizes):
-    assert_refused(ShapeError, run, subject, f"the same {axis}", sizes, "must have the same length")
+    with refused(ShapeError, subject, f"the same {axis}", sizes, "must have the same length"):
+        run()
 
 
 @pytest.mark.parametrize(("name", "shape"), [("x", (0, 4)), ("x", (3, 0)), ("w_v", (4, 0)), ("b_k", (0,))])
 def test_an_empty_array_is_refused(name, shape):
-    changes = {name: ones(shape)}
-    hint = "Give at least one token and one dimension"
-    assert_refused(ShapeError, lambda: head(**changes), name, "at least one element", f"shape {shape}", hint)
+    with refused(ShapeError, name, "at least one element", f"shape {shape}", "Give at least one token"):
+        head(**{name: ones(shape)})
 
 
 @pytest.mark.parametrize(
@@ -132,7 +137,8 @@ def test_an_empty_array_is_refused(name, shape):
     ],
 )
 def test_causal_needs_as_many_queries_as_keys(run, got):
-    assert_refused(ShapeError, run, "causal=True", "as many queries as keys", got, "or leave causal out")
+    with refused(ShapeError, "causal=True", "as many queries as keys", got, "or leave causal out"):
+        run()
 
 
 # Dtypes and kinds
@@ -150,24 +156,22 @@ def test_causal_needs_as_many_queries_as_keys(run, got):
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_numbers_that_are_not_real_floats_are_refused_in_numpy(make, hint, name):
     array = make(ones(ARGUMENTS[name]))
-    changes = {name: array}
-    expected = "a real floating-point dtype"
-    assert_refused(DtypeError, lambda: head(**changes), name, expected, str(array.dtype), hint.format(name=name))
+    with refused(DtypeError, name, "a real floating-point dtype", str(array.dtype), hint.format(name=name)):
+        head(**{name: array})
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.complex64])
 def test_numbers_that_are_not_real_floats_are_refused_in_torch(dtype):
     hint = "scores.real" if dtype.is_complex else "scores.double() in torch"
-    scores = torch.ones(2, 2).to(dtype)
-    run = lambda: Steps.from_scores(scores, 64)  # noqa: E731
-    assert_refused(DtypeError, run, "scores", "a real floating-point dtype", str(dtype), hint)
+    with refused(DtypeError, "scores", "a real floating-point dtype", str(dtype), hint):
+        Steps.from_scores(torch.ones(2, 2).to(dtype), 64)
 
 
 @pytest.mark.parametrize("value", [[[1.0, 2.0]], ((1.0,),), 3.0, "text", {"a": 1}])
 def test_what_is_not_an_array_is_refused(value):
     expected = "a NumPy array, a torch tensor, or an object with __dlpack__ or __array__"
-    hint = "numpy.asarray(w_k, dtype=float)"
-    assert_refused(ArrayKindError, lambda: head(w_k=value), "w_k", expected, type(value).__name__, hint)
+    with refused(ArrayKindError, "w_k", expected, type(value).__name__, "numpy.asarray(w_k, dtype=float)"):
+        head(w_k=value)
 
 
 @pytest.mark.parametrize("attribute", ["__array__", "__dlpack__"])
@@ -176,9 +180,9 @@ def test_an_object_that_numpy_cannot_read_is_refused_with_the_reason(attribute):
         raise RuntimeError("the numbers are elsewhere")
 
     remote = type("Remote", (), {attribute: refuse, "__dlpack_device__": lambda self: (1, 0)})()
-    run = lambda: head(x=remote)  # noqa: E731
     hint = "Its conversion failed (the numbers are elsewhere); convert x to a NumPy array"
-    assert_refused(ArrayKindError, run, "x", "an array that NumPy can read", "Remote", hint)
+    with refused(ArrayKindError, "x", "an array that NumPy can read", "Remote", hint):
+        head(x=remote)
 
 
 @pytest.mark.parametrize(
@@ -186,13 +190,13 @@ def test_an_object_that_numpy_cannot_read_is_refused_with_the_reason(attribute):
     [(torch.ones(4, 2), "torch.Tensor"), (array_api_strict.ones((4, 2)), "array_api_strict.Array")],
 )
 def test_arrays_of_two_libraries_are_refused(other, kind):
-    got = f"numpy.ndarray and {kind}"
-    assert_refused(ArrayKindError, lambda: head(w_k=other), "x and w_k", "arrays of one library", got, "asarray(w_k)")
+    with refused(ArrayKindError, "x and w_k", "arrays of one library", f"numpy.ndarray and {kind}", "asarray(w_k)"):
+        head(w_k=other)
 
 
 def test_arrays_on_two_devices_are_refused():
-    run = lambda: Steps.from_qkv(torch.ones(3, 4), torch.ones(3, 4, device="meta"))  # noqa: E731
-    assert_refused(ArrayKindError, run, "q and k", "arrays on one device", "cpu and meta", "k.to(q.device)")
+    with refused(ArrayKindError, "q and k", "arrays on one device", "cpu and meta", "k.to(q.device)"):
+        Steps.from_qkv(torch.ones(3, 4), torch.ones(3, 4, device="meta"))
 
 
 # NaN, infinity and overflow
@@ -206,8 +210,8 @@ def test_a_number_that_is_not_finite_is_refused_in_every_argument(name, value, m
     arrays[name].flat[-1] = value
     given = {other: make(array) for other, array in arrays.items()}
     last = ", ".join(str(size - 1) for size in ARGUMENTS[name])
-    got = f"{value} at {name}[{last}]"
-    assert_refused(NonFiniteError, lambda: self_attention(**given), name, "finite numbers", got, "It is the first one")
+    with refused(NonFiniteError, name, "finite numbers", f"{value} at {name}[{last}]", "It is the first one"):
+        self_attention(**given)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1))
@@ -216,8 +220,8 @@ def test_the_position_of_the_first_non_finite_number_is_named(positions):
     for position in positions:
         scores[position] = np.nan
     row, column = min(positions)
-    run = lambda: Steps.from_scores(scores, 64)  # noqa: E731
-    assert_refused(NonFiniteError, run, "scores", "finite numbers", f"nan at scores[{row}, {column}]", "first")
+    with refused(NonFiniteError, "scores", "finite numbers", f"nan at scores[{row}, {column}]", "first"):
+        Steps.from_scores(scores, 64)
 
 
 HUGE = torch.full((2, 2), 1e30)
@@ -237,15 +241,15 @@ ONE = torch.ones(2, 2)
 )
 def test_finite_input_that_overflows_is_refused_at_the_stage_where_it_does(run, stage):
     hint = "scale it down, or convert it to float64"
-    expected = "numbers within the range of torch.float32"
-    assert_refused(NonFiniteError, run, stage, expected, f" at {stage}[0, 0]", hint)
+    with refused(NonFiniteError, stage, "numbers within the range of torch.float32", f" at {stage}[0, 0]", hint):
+        run()
 
 
 def test_overflow_is_refused_in_numpy_too():
     huge = np.full((2, 2), 1e30, dtype=np.float32)
-    with np.errstate(over="ignore"):  # NumPy warns besides
-        run = lambda: Steps.from_qkv(huge, huge)  # noqa: E731
-        assert_refused(NonFiniteError, run, "scores", "the range of float32", "inf at scores[0, 0]", "float64")
+    silent = np.errstate(over="ignore", invalid="ignore")  # NumPy warns besides
+    with silent, refused(NonFiniteError, "scores", "the range of float32", "inf at scores[0, 0]", "float64"):
+        Steps.from_qkv(huge, huge)
     assert Steps.from_qkv(huge.astype(float), huge.astype(float)).weights.tolist() == [[0.5, 0.5]] * 2
 
 
@@ -254,14 +258,14 @@ def test_overflow_is_refused_in_numpy_too():
 
 @pytest.mark.parametrize("d_k", [0, -1, -64])
 def test_d_k_below_one_is_refused(d_k):
-    run = lambda: Steps.from_scores(ones((2, 2)), d_k)  # noqa: E731
-    assert_refused(ParameterError, run, "d_k", "a whole number of at least 1", str(d_k), "as in d_k=64")
+    with refused(ParameterError, "d_k", "a whole number of at least 1", str(d_k), "as in d_k=64"):
+        Steps.from_scores(ones((2, 2)), d_k)
 
 
 @pytest.mark.parametrize("d_k", [64.0, 0.5, "64", None, np.inf])
 def test_d_k_that_is_not_a_whole_number_is_refused(d_k):
-    run = lambda: Steps.from_scores(ones((2, 2)), d_k)  # noqa: E731
-    assert_refused(ParameterError, run, "d_k", "a whole number", repr(d_k), "as in d_k=64")
+    with refused(ParameterError, "d_k", "a whole number", repr(d_k), "as in d_k=64"):
+        Steps.from_scores(ones((2, 2)), d_k)
 
 
 @pytest.mark.parametrize("scale", [np.nan, np.inf, -np.inf, "wide", 1j, [0.1], ones(2)])
@@ -275,4 +279,37 @@ def test_d_k_that_is_not_a_whole_number_is_refused(d_k):
 )
 def test_scale_that_is_not_a_finite_number_is_refused(scale, run):
     hint = "It multiplies the scores; leave it out for 1/√d_k = 0.707107"
-    assert_refused(ParameterError, lambda: run(scale), "scale", "a finite number", repr(scale), hint)
+    with refused(ParameterError, "scale", "a finite number", repr(scale), hint):
+        run(scale)
+
+
+@pytest.mark.parametrize(
+    ("run", "error", "subject"),
+    [
+        (lambda: head(x=None), ArrayKindError, "x"),
+        (lambda: head(w_q=None), ArrayKindError, "w_q"),
+        (lambda: head(w_v=None), ArrayKindError, "w_v"),
+        (lambda: Steps.from_qkv(ones((3, 2)), None), ArrayKindError, "k"),
+        (lambda: Steps.from_scores(None, 64), ArrayKindError, "scores"),
+        (lambda: head(x=np.ma.masked_equal(np.eye(3, 4), 1)), ArrayKindError, "x"),
+        (lambda: head(scale=10**400), ParameterError, "scale"),
+    ],
+)
+def test_what_is_missing_masked_or_beyond_floats_is_refused(run, error, subject):
+    with refused(error, subject, "", "", ""):
+        run()
+
+
+def test_a_narrow_w_k_is_not_called_transposed():
+    with refused(ShapeError, "w_q and w_k", "the same d_k", "4 and 2", "Axis 1 of w_q and axis 1 of w_k"):
+        head(w_q=ones((4, 4)), b_q=ones(4))
+
+
+def test_nan_in_a_tensor_with_gradient_is_refused_without_a_warning():
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    try:
+        with refused(NonFiniteError, "scores", "finite numbers", "nan at scores[0, 0]", ""):
+            Steps.from_scores(torch.full((2, 2), torch.nan, requires_grad=True), 64)
+    finally:
+        torch.set_warn_always(before)

@@ -343,3 +343,7 @@ def test_repr_shows_shapes_and_no_numbers():
     assert repr(Steps.from_scores(torch.ones(2, 3), 64)) == (
         "Steps(scores (2, 3), scaled (2, 3), weights (2, 3), d_k=64, scale=0.125)"
     )
+
+
+def test_steps_compare_without_an_error():
+    assert self_attention(**a_head()) != self_attention(**a_head())

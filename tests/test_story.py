@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import softmap
-from softmap.errors import ParameterError, RowError, TextError
+from softmap.errors import ModelError, ParameterError, RowError, TextError
 from softmap.story import softmax_gradient_norm
 
 SENTENCE = "The embeddings disagreed."  # "embeddings" is three pieces
@@ -16,6 +16,12 @@ SENTENCE = "The embeddings disagreed."  # "embeddings" is three pieces
 @pytest.fixture(scope="module")
 def story(bundled):
     return softmap.explain(SENTENCE, bundled, layer=3, head=1, lang="en")
+
+
+@pytest.fixture(scope="module")
+def long_xlm_roberta(make_model, make_tokenizer):
+    """A small model of random weights that takes 4,094 tokens."""
+    return make_model("xlm-roberta", tokenizer=make_tokenizer(limit=4094), max_position_embeddings=4096)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +141,7 @@ def test_text_beyond_a_page_keeps_the_pointed_out_row_alone(long_xlm_roberta):
     assert story.steps.scores.shape == (word.pieces, len(story.tokens))
     assert story.weights.shape == (1, len(story.words))
     assert story.weights.sum() == pytest.approx(1, abs=1e-5)
-    assert "the story tells the row of `needle` alone" in str(story)
+    assert "the story tells the row of `needle` alone" in " ".join(str(story).split())
     assert '"queries"' in story.json()
     assert "needle" in story.html()
 
@@ -154,3 +160,27 @@ def test_story_is_frozen_and_its_repr_short(story):
         story.row = 0
     assert len(repr(story)) < 200
     assert "layer 3, head 1" in repr(story)
+
+
+def test_model_that_computes_something_else_is_refused(bundled):
+    from transformers import AttentionInterface
+
+    def doubled(*args, **kwargs):
+        output, weights = AttentionInterface()["sdpa"](*args, **kwargs)
+        return 2 * output, weights
+
+    AttentionInterface.register("doubled", doubled)
+    implementation = bundled.model.config._attn_implementation
+    bundled.model.config._attn_implementation = "doubled"
+    try:
+        with pytest.raises(ModelError, match=r"layer 3, head 1: expected softmax\(q kᵀ"):
+            softmap.explain("I love learning", bundled, layer=3, head=1)
+    finally:
+        bundled.model.config._attn_implementation = implementation
+
+
+def test_loaded_model_without_its_tokenizer_is_refused_with_what_to_do(bundled):
+    with pytest.raises(
+        ModelError, match=r"got BertModel. Wrap .* softmap.models.LoadedModel\(model, tokenizer, name\)"
+    ):
+        softmap.explain("I love learning", bundled.model)

@@ -104,7 +104,7 @@ def test_every_call_gives_the_same_numbers():
 def test_changing_an_example_does_not_change_the_next():
     changed, untouched = softmap.example(), softmap.example()
     for array in changed:
-        array += 1
+        array[...] = 9
     for array, before in zip(softmap.example(), untouched, strict=True):
         assert (array == before).all()
 

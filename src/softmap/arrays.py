@@ -6,6 +6,7 @@ The mechanism is written once, against the operations that NumPy, torch, JAX, Cu
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import array_api_compat as compat
@@ -17,7 +18,7 @@ Array = Any
 """A real floating-point array of any library that follows the array API standard."""
 
 
-def read_arrays(**given: Any) -> dict[str, Array]:
+def read_arrays(*, optional: tuple[str, ...] = (), **given: Any) -> dict[str, Array]:
     """Turn every argument into an array of one library, one device and one dtype, and check it.
 
     Arrays of a library that follows the array API standard stay what they are. Anything else that
@@ -30,7 +31,9 @@ def read_arrays(**given: Any) -> dict[str, Array]:
         ShapeError: an array without elements.
         NonFiniteError: NaN or infinity, with the position of the first.
     """
-    arrays = {name: _as_array(name, value) for name, value in given.items() if value is not None}
+    arrays = {
+        name: _as_array(name, value) for name, value in given.items() if value is not None or name not in optional
+    }
     _refuse_mixture(arrays)
     for name, array in arrays.items():
         _refuse_unless_real(name, array)
@@ -57,10 +60,15 @@ def first_non_finite(array: Array) -> tuple[tuple[int, ...], float] | None:
         return None
     flat = int(xp.argmax(xp.reshape(xp.astype(broken, xp.int32), (-1,))))
     position = tuple(int(i) for i in np.unravel_index(flat, shape(array)))
-    return position, float(array[position])
+    cell = array[position]
+    value = math.nan if bool(xp.isnan(cell)) else math.inf if bool(cell > 0) else -math.inf
+    return position, value
 
 
 def _as_array(name: str, value: Any) -> Array:
+    if isinstance(value, np.ma.MaskedArray):
+        hint = f"softmap does not read masks: fill the gaps first, as in {name}.filled(0)."
+        raise ArrayKindError(name, "an array without a mask", type(value).__qualname__, hint)
     if compat.is_array_api_obj(value):
         return value
     try:
@@ -111,7 +119,13 @@ def _refuse_unless_real(name: str, array: Array) -> None:
 
 
 def _refuse_non_finite(name: str, array: Array) -> None:
-    found = first_non_finite(array)
+    try:
+        found = first_non_finite(array)
+    except (NotImplementedError, RuntimeError, TypeError) as error:  # sparse, 8-bit or without storage
+        got = f"{_kind(array)} of {array.dtype} that can't be read ({error})".replace("\n", " ")
+        raise ArrayKindError(
+            name, "a dense array", got, f"Convert it first, as in {name}.to_dense().float()."
+        ) from error
     if found is not None:
         position, value = found
         raise NonFiniteError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from numbers import Real
 from typing import Any
 
 from softmap.arrays import Array, shape
@@ -14,11 +15,12 @@ def check_rank(name: str, array: Array | None, axes: tuple[str, ...]) -> None:
     """Refuse an array that has not one dimension for each of `axes`."""
     if array is None or len(array.shape) == len(axes):
         return
-    hint = (
-        f"One head of one sequence at a time: take {name}[{', '.join(['0'] * (len(array.shape) - len(axes)))}]."
-        if len(array.shape) > len(axes)
-        else f"Its axes are {', '.join(axes)}; add the missing one, as in {name}[None, :]."
-    )
+    hint = f"Its axes are {', '.join(axes)}."
+    if len(array.shape) > len(axes):
+        first = ", ".join(["0"] * (len(array.shape) - len(axes)))
+        hint = f"One head of one sequence at a time: take {name}[{first}]."
+    elif len(array.shape) == 1:
+        hint = f"Its axes are {', '.join(axes)}; add the missing one, as in {name}[None, :]."
     dimensions = "1 dimension" if len(axes) == 1 else f"{len(axes)} dimensions"
     raise ShapeError(name, f"{dimensions} ({', '.join(axes)})", f"shape {shape(array)}", hint)
 
@@ -31,7 +33,9 @@ def check_fit(
         return
     sizes = f"{first.shape[first_axis]} and {second.shape[second_axis]}"
     got = f"{sizes} ({one} has shape {shape(first)}, {other} has shape {shape(second)})"
-    transposed = len(second.shape) == 2 and first.shape[first_axis] == second.shape[1 - second_axis]
+    transposed = (
+        other.startswith("w_") and second_axis == 0 and first.shape[first_axis] == second.shape[1 - second_axis]
+    )
     hint = (
         f"{other} seems transposed (torch.nn.Linear keeps its weight as (out, in)): give {other}.T."
         if transposed
@@ -59,6 +63,8 @@ def check_d_k(d_k: Any) -> int:
         number = operator.index(d_k)
     except TypeError as error:
         raise ParameterError("d_k", "a whole number", repr(d_k), hint) from error
+    if isinstance(d_k, bool):
+        raise ParameterError("d_k", "a whole number", str(d_k), hint)
     if number < 1:
         raise ParameterError("d_k", "a whole number of at least 1", str(number), hint)
     return number
@@ -69,10 +75,12 @@ def check_scale(scale: Any, d_k: int) -> float:
     if scale is None:
         return 1 / math.sqrt(d_k)
     hint = f"It multiplies the scores; leave it out for 1/√d_k = {1 / math.sqrt(d_k):g}."
+    if isinstance(scale, bool) or not isinstance(scale, Real):
+        raise ParameterError("scale", "a finite number", f"{scale!r}, a {type(scale).__name__}", hint)
     try:
         factor = float(scale)
-    except (TypeError, ValueError) as error:
-        raise ParameterError("scale", "a finite number", repr(scale), hint) from error
+    except OverflowError as error:
+        raise ParameterError("scale", "a finite number", "one beyond float64", hint) from error
     if not math.isfinite(factor):
         raise ParameterError("scale", "a finite number", str(factor), hint)
     return factor

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Numbers = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shares:
     """Where the words' attention goes in each head, as a mean over the words (special tokens do not look here).
 

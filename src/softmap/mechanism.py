@@ -17,6 +17,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import array_api_compat as compat
+import numpy as np
 
 from softmap.arrays import Array, first_non_finite, read_arrays, shape
 from softmap.checks import check_causal, check_d_k, check_fit, check_rank, check_scale
@@ -29,6 +30,7 @@ PAGE = 512
 """Tokens whose whole matrix is held at once; of a longer text only strips of this many rows are."""
 
 
+@np.errstate(over="ignore", invalid="ignore")  # Steps refuses what overflows
 def self_attention(
     x: Float[Array, "tokens d_model"],
     w_q: Float[Array, "d_model d_k"],
@@ -108,7 +110,7 @@ def softmax(scaled: Float[Array, "queries keys"]) -> Float[Array, "queries keys"
     return exponentials / xp.sum(exponentials, axis=-1, keepdims=True)  # (queries, keys)
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Steps:
     """Every stage of one attention head. A row is a query (who looks), a column a key (looked at).
 
@@ -138,6 +140,7 @@ class Steps:
     scale: float
 
     @classmethod
+    @np.errstate(over="ignore", invalid="ignore")
     def from_qkv(
         cls,
         q: Float[Array, "queries d_k"],
@@ -152,7 +155,7 @@ class Steps:
         Raises:
             SoftmapError: as `self_attention`; and where causal, for another number of keys than queries.
         """
-        q, k, v = read_arrays(q=q, k=k, v=v).values()
+        q, k, v = read_arrays(optional=("v",), q=q, k=k, v=v).values()
         for name, array in {"q": q, "k": k, "v": v}.items():
             check_rank(name, array, ("queries" if name == "q" else "keys", "d_v" if name == "v" else "d_k"))
         check_fit("q", q, 1, "k", k, 1, "d_k")
@@ -161,6 +164,7 @@ class Steps:
         return _after_scores(q @ k.T, d_k, q=q, k=k, v=v, scale=scale, causal=causal)
 
     @classmethod
+    @np.errstate(over="ignore", invalid="ignore")
     def from_scores(
         cls,
         scores: Float[Array, "queries keys"],
@@ -179,7 +183,7 @@ class Steps:
         Raises:
             SoftmapError: as `self_attention`; and for d_k below 1.
         """
-        scores, v = read_arrays(scores=scores, v=v).values()
+        scores, v = read_arrays(optional=("v",), scores=scores, v=v).values()
         check_rank("scores", scores, ("queries", "keys"))
         check_rank("v", v, ("keys", "d_v"))
         check_fit("scores", scores, 1, "v", v, 0, "keys")
@@ -225,7 +229,9 @@ def _after_scores(
 
 def _read_projections(x: Any, w_q: Any, w_k: Any, w_v: Any, b_q: Any, b_k: Any, b_v: Any) -> tuple[Array, ...]:
     """Read x, the weights and the biases, and check that they fit together."""
-    x, w_q, w_k, w_v, b_q, b_k, b_v = read_arrays(x=x, w_q=w_q, w_k=w_k, w_v=w_v, b_q=b_q, b_k=b_k, b_v=b_v).values()
+    x, w_q, w_k, w_v, b_q, b_k, b_v = read_arrays(
+        optional=("b_q", "b_k", "b_v"), x=x, w_q=w_q, w_k=w_k, w_v=w_v, b_q=b_q, b_k=b_k, b_v=b_v
+    ).values()
     check_rank("x", x, ("tokens", "d_model"))
     for letter, weight, bias in (("q", w_q, b_q), ("k", w_k, b_k), ("v", w_v, b_v)):
         d_head = "d_v" if letter == "v" else "d_k"

@@ -347,7 +347,7 @@ def _agreement(story: Story) -> Section:
         return Section("agreement", "", (say(language, "agreement_example"),))
     all_heads = ""
     if source.shares is not None:
-        worst = f"{float(source.shares.difference.max()):.1e}"
+        worst = f"{max(source.difference, float(source.shares.difference.max())):.1e}"
         all_heads = say(language, "agreement_all", count=source.layers * source.heads, difference=worst)
     difference = f"{source.difference:.1e}"
     sentence = say(language, "agreement", difference=difference, all_heads=all_heads, dtype=source.dtype)

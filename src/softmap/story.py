@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from softmap import words as wording
-from softmap.errors import RowError, TextError
+from softmap.errors import ModelError, RowError, TextError
 from softmap.language import choose_language
 from softmap.mechanism import PAGE, Steps, self_attention, softmax
 from softmap.tokens import Tokens, tokenize
@@ -59,7 +59,7 @@ class Source:
     difference: float
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Story:
     """How one head relates every word of a text to every other, step by step.
 
@@ -245,11 +245,19 @@ def explain(
     run = capture(loaded, tokens)
     check_head(run, layer, head)
     shares = measure_shares(run, rows, progress) if layer is None or head is None else None
-    chosen = shares.best(layer, head) if shares else (layer or 0, head or 0)
+    chosen = shares.best(layer, head) if shares else (int(layer or 0), int(head or 0))
 
     queries = _page_of(len(tokens), rows[chosen_row])
     told = run.head(*chosen)
     ((strip, steps),) = told.strips(slice(queries.start, queries.stop))
+    difference = told.difference(steps, strip)
+    if not told.agrees(difference):
+        raise ModelError(
+            f"{loaded.name}, layer {chosen[0]}, head {chosen[1]}",
+            "softmax(q kᵀ · scale) v to be what the model computes",
+            f"an output that differs by {difference:.1e}",
+            "Its attention does more than that, so its numbers can't be told by the four steps.",
+        )
     source = Source(
         model=loaded.name,
         revision=loaded.revision,
@@ -260,7 +268,7 @@ def explain(
         head=chosen[1],
         chosen=shares is not None,
         shares=shares,
-        difference=told.difference(steps, strip),
+        difference=difference,
     )
     units = wording.units_of_tokens(tokens, as_in_text=words)
     return Story(tokens, units, rows, chosen_row, _as_numpy(steps), queries, source, language)

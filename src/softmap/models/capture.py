@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from softmap.tokens import Tokens
 
 IMPLEMENTATION = "softmap"
+FAMILY = "softmap looks into encoders of the BERT family: BERT, RoBERTa, XLM-R, DistilBERT, ELECTRA and their like."
 PROJECTION_NAMES = (("query", "key", "value"), ("q_lin", "k_lin", "v_lin"), ("q_proj", "k_proj", "v_proj"))
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Head:
     """One attention head as the model ran it, in the model's dtype.
 
@@ -90,8 +91,13 @@ class Head:
         output: torch.Tensor = steps.output  # type: ignore[assignment]  # v is always given here
         return float((output - self.output[rows]).abs().max())
 
+    def agrees(self, difference: float) -> bool:
+        """Whether a difference is the rounding of the model's dtype, and not another formula."""
+        tolerance = 1e-3 + 8 * torch.finfo(self.output.dtype).eps
+        return difference <= tolerance * float(self.output.abs().max())
 
-@dataclass(frozen=True, repr=False)
+
+@dataclass(frozen=True, repr=False, eq=False)
 class Layer:
     """One attention layer as the model ran it.
 
@@ -125,7 +131,7 @@ class Layer:
         return projection.weight.detach()[rows].T, bias  # (size, d_model) -> (d_model, size)
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Capture:
     """One text through one model: its tokens, and every attention layer in the order it ran."""
 
@@ -148,6 +154,9 @@ def capture(loaded: LoadedModel, tokens: Tokens) -> Capture:
         ModelError: the model's attention does not go through the interface, or is more than softmax(q kᵀ · scale) v
             of q = x W_q + b_q, k and v alike (rotary positions, masks, grouped heads, cross attention).
     """
+    if loaded.model.config.is_encoder_decoder:
+        got = f"{type(loaded.model).__name__}, an encoder-decoder"
+        raise ModelError(loaded.name, "an encoder of the BERT family", got, FAMILY)
     with _standing_in(loaded) as recorder:
         ids = torch.tensor([tokens.ids], device=loaded.model.device)
         loaded.model(input_ids=ids, attention_mask=torch.ones_like(ids))
@@ -157,7 +166,7 @@ def capture(loaded: LoadedModel, tokens: Tokens) -> Capture:
             loaded.name,
             f"{expected} attention layers that go through transformers' AttentionInterface",
             f"{len(recorder.layers)} in {type(loaded.model).__name__}",
-            "softmap looks into encoders of the BERT family (BERT, RoBERTa, XLM-R, DistilBERT, ELECTRA, ...).",
+            FAMILY,
         )
     return Capture(tokens, tuple(recorder.layers))
 
@@ -186,7 +195,7 @@ class _Recorder:
 
     def _keep(self, module: nn.Module, qkv: tuple[Any, ...], mask: Any, kwargs: dict[str, Any], output: Any) -> None:
         path = self.paths[module]
-        if mask is not None and not _lets_all_through(mask):
+        if self._hides_keys(module, mask, kwargs):
             raise self._refusal(path, "a mask", "attention from every token to every token")
         if any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
             raise self._refusal(path, "a soft cap, a sink or a position bias", "softmax of q kᵀ · scale alone")
@@ -200,9 +209,16 @@ class _Recorder:
         scale = qkv[0].shape[-1] ** -0.5 if scale is None else float(scale)
         self.layers.append(Layer(path, x, projections, scale, output[0].transpose(0, 1)))
 
+    def _hides_keys(self, module: nn.Module, mask: Any, kwargs: dict[str, Any]) -> bool:
+        """Whether some query may not see some key. Without a mask, fused functions go by is_causal, true by default."""
+        if mask is not None:
+            return bool(not mask.all() if mask.dtype == torch.bool else mask.any())
+        causal = kwargs.get("is_causal")
+        causal = getattr(module, "is_causal", True) if causal is None else causal
+        return bool(causal) and self.implementation != "eager"
+
     def _refusal(self, path: str, got: str, expected: str) -> ModelError:
-        hint = "softmap looks into encoders of the BERT family (BERT, RoBERTa, XLM-R, DistilBERT, ELECTRA, ...)."
-        return ModelError(f"{self.name}, {path}", expected, got, hint)
+        return ModelError(f"{self.name}, {path}", expected, got, FAMILY)
 
 
 _active: ContextVar[_Recorder] = ContextVar("softmap_recorder")
@@ -213,8 +229,8 @@ def _attend(module: nn.Module, query: Any, key: Any, value: Any, attention_mask:
 
 
 def _mask(*args: Any, **kwargs: Any) -> Any:
-    own_function = AttentionMaskInterface()[_active.get().implementation]
-    return own_function(*args, **kwargs)
+    own_function = AttentionMaskInterface().get(_active.get().implementation)
+    return None if own_function is None else own_function(*args, **kwargs)  # as transformers does without one
 
 
 AttentionInterface.register(IMPLEMENTATION, _attend)
@@ -266,10 +282,6 @@ def _is_projection(projection: nn.Linear, x: torch.Tensor, stage: torch.Tensor) 
         return False
     tolerance = (1e-4 + 4 * torch.finfo(x.dtype).eps) * expected.abs().max()
     return bool((got - expected).abs().max() <= tolerance)
-
-
-def _lets_all_through(mask: torch.Tensor) -> bool:
-    return bool(mask.all()) if mask.dtype == torch.bool else not bool(mask.any())
 
 
 def _eager_function(module: nn.Module) -> Callable[..., Any]:

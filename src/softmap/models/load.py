@@ -68,6 +68,13 @@ def load(
         ModelError: there is no such model, its weights are not safetensors, or some of them are missing.
     """
     if name_or_path is not None:
+        if not isinstance(name_or_path, str | os.PathLike):
+            raise ModelError(
+                "model",
+                "a hub id, a directory, or None",
+                type(name_or_path).__name__,
+                "Wrap a model that is loaded already: softmap.models.LoadedModel(model, tokenizer, name).",
+            )
         return _load_from(os.fspath(name_or_path), revision=revision, trust_remote_code=trust_remote_code)
     packaged = packaged_directory() if revision is None else None
     if packaged is not None:
