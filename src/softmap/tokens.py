@@ -57,8 +57,7 @@ def tokenize(loaded: LoadedModel, text: str, *, truncate: bool = False) -> Token
         TextError: no text, none but special tokens, or more tokens than the model takes.
         ModelError: a tokenizer without character offsets, or one of another model.
     """
-    if not isinstance(text, str):
-        raise TextError("text", "a string", type(text).__name__, "Decode bytes first, as in data.decode('utf-8').")
+    _refuse_unless_text(text)
     tokenizer, limit = loaded.tokenizer, token_limit(loaded)
     if not tokenizer.is_fast:
         raise ModelError(
@@ -67,11 +66,7 @@ def tokenize(loaded: LoadedModel, text: str, *, truncate: bool = False) -> Token
             type(tokenizer).__name__,
             "Convert it: AutoTokenizer.from_pretrained(..., use_fast=True) and save_pretrained.",
         )
-    try:
-        encoding = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
-    except UnicodeEncodeError as error:  # a lone surrogate: a Python string that is no text
-        got = f"{text[error.start]!r} at character {error.start}"
-        raise TextError("text", "valid Unicode", got, "Decode the file as UTF-8, without surrogateescape.") from error
+    encoding = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
     special = _special_flags(tokenizer, encoding)
     if all(special):
         got = "an empty text" if not text.strip() else f"{text[:40]!r}, which has only special tokens"
@@ -86,9 +81,7 @@ def tokenize(loaded: LoadedModel, text: str, *, truncate: bool = False) -> Token
             "Shorten it, take a model with a higher limit, or cut its end with truncate=True (--truncate).",
         )
     if length > limit:
-        encoding = tokenizer(
-            text, return_offsets_mapping=True, return_special_tokens_mask=True, truncation=True, max_length=limit
-        )
+        encoding = _first_tokens(tokenizer, text, limit)
     return Tokens(
         text=text,
         ids=tuple(encoding["input_ids"]),
@@ -114,6 +107,27 @@ def token_limit(loaded: LoadedModel) -> int:
     return limit if limit < UNLIMITED else UNLIMITED
 
 
+def _refuse_unless_text(text: Any) -> None:
+    if not isinstance(text, str):
+        raise TextError("text", "a string", type(text).__name__, "Decode bytes first, as in data.decode('utf-8').")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:  # a lone surrogate: a Python string that is no text
+        got = f"{text[error.start]!r} at character {error.start}"
+        raise TextError("text", "valid Unicode", got, "Decode the file as UTF-8, without surrogateescape.") from error
+
+
+def _first_tokens(tokenizer: Any, text: str, limit: int) -> Any:
+    """The encoding of a text's beginning, whichever side the tokenizer is set to cut."""
+    side, tokenizer.truncation_side = tokenizer.truncation_side, "right"
+    try:
+        return tokenizer(
+            text, return_offsets_mapping=True, return_special_tokens_mask=True, truncation=True, max_length=limit
+        )
+    finally:
+        tokenizer.truncation_side = side
+
+
 def _special_flags(tokenizer: Any, encoding: Any) -> tuple[bool, ...]:
     """Special: what the tokenizer added, and separators written out in the text. [UNK] and [MASK] stand for words."""
     names = ("cls_token_id", "sep_token_id", "pad_token_id", "bos_token_id", "eos_token_id")
@@ -124,6 +138,9 @@ def _special_flags(tokenizer: Any, encoding: Any) -> tuple[bool, ...]:
 
 def _refuse_foreign_ids(loaded: LoadedModel, ids: list[int]) -> None:
     table: Any = loaded.model.get_input_embeddings()
+    if not hasattr(table, "weight"):
+        hint = "softmap explains models of text; this one reads something else."
+        raise ModelError(loaded.name, "a table of token embeddings", type(table).__name__, hint)
     rows = int(table.weight.shape[0])
     if max(ids) >= rows:
         raise ModelError(

@@ -7,6 +7,7 @@ https://arxiv.org/abs/1906.04341).
 
 from __future__ import annotations
 
+import operator
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ def find_row(units: tuple[Unit, ...], wanted: str | int) -> int:
                 places = " or ".join(map(str, found[:8])) + (" ..." if len(found) > 8 else "")
                 got = f"one that occurs {len(found)} times"
                 raise RowError(f"row {wanted!r}", "a word that occurs once", got, f"Give its index: {places}.")
-    index = int(wanted) if isinstance(wanted, int) or re.fullmatch(r"\d{1,9}", wanted) else -1
+    index = _as_index(wanted)
     if 0 <= index < len(units):
         return index
     shown = ", ".join(unit.label for unit in units[:12]) + (", ..." if len(units) > 12 else "")
@@ -106,6 +107,12 @@ def find_row(units: tuple[Unit, ...], wanted: str | int) -> int:
         "neither",
         f"There are {len(units)}, counted from 0: {shown}.",
     )
+
+
+def _as_index(wanted: Any) -> int:
+    if isinstance(wanted, str):
+        return int(wanted) if re.fullmatch(r"[0-9]{1,9}", wanted) else -1
+    return operator.index(wanted) if hasattr(wanted, "__index__") else -1
 
 
 def printable(label: str) -> str:
@@ -123,14 +130,17 @@ def printable(label: str) -> str:
 
 
 def _begins(tokens: Tokens, i: int) -> bool:
-    """Whether token i begins a unit: a special token, another word than the token before, or a Chinese character."""
+    """Whether token i begins a unit: a special token, another word than the token before, or by a Chinese character.
+
+    Chinese is written without spaces, and some tokenizers keep a whole sentence of it as one word.
+    """
     if tokens.special[i] or tokens.special[i - 1] or tokens.words[i] is None or tokens.words[i] != tokens.words[i - 1]:
         return True
-    start, stop = tokens.spans[i]
-    follows = start >= tokens.spans[i - 1][1]  # not the second byte piece of one character
-    return follows and _is_ideograph(tokens.text[start:stop].strip()[:1])
+    before, here = (tokens.text[slice(*tokens.spans[j])].strip() for j in (i - 1, i))
+    if not before or tokens.spans[i][0] < tokens.spans[i - 1][1]:
+        return False  # after a space that is a piece of its own; or one more piece of the same character
+    return _is_ideograph(before[-1:]) or _is_ideograph(here[:1])
 
 
 def _is_ideograph(char: str) -> bool:
-    """Chinese is written without spaces; some tokenizers keep a whole sentence of it as one word."""
     return char != "" and unicodedata.name(char, "").startswith("CJK UNIFIED IDEOGRAPH")

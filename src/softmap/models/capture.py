@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from softmap.errors import ModelError
 from softmap.mechanism import PAGE, Steps, linear, self_attention
+from softmap.models.load import quiet_transformers
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -157,9 +159,15 @@ def capture(loaded: LoadedModel, tokens: Tokens) -> Capture:
     if loaded.model.config.is_encoder_decoder:
         got = f"{type(loaded.model).__name__}, an encoder-decoder"
         raise ModelError(loaded.name, "an encoder of the BERT family", got, FAMILY)
-    with _standing_in(loaded) as recorder:
+    with _ONE_AT_A_TIME, quiet_transformers(), _standing_in(loaded) as recorder:
         ids = torch.tensor([tokens.ids], device=loaded.model.device)
-        loaded.model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        try:
+            loaded.model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        except ModelError:
+            raise
+        except Exception as error:  # whatever a model's own code raises
+            got = f"{type(error).__name__}: {error}"
+            raise ModelError(loaded.name, "a model that runs on a text", got, FAMILY) from error
     expected = getattr(loaded.model.config, "num_hidden_layers", None)
     if not recorder.layers or len(recorder.layers) != expected:
         raise ModelError(
@@ -185,10 +193,20 @@ class _Recorder:
         self, module: nn.Module, query: Any, key: Any, value: Any, attention_mask: Any, **kwargs: Any
     ) -> tuple[Any, Any]:
         """Call the model's own attention function, and keep what went in and what came out."""
-        own_function = AttentionInterface().get_interface(self.implementation, _eager_function(module))
-        output, weights = own_function(module, query, key, value, attention_mask, **kwargs)
+        output, weights = self._own_function(module)(module, query, key, value, attention_mask, **kwargs)
         self._keep(module, (query, key, value), attention_mask, kwargs, output)
         return output, weights
+
+    def _own_function(self, module: nn.Module) -> Callable[..., Any]:
+        """The function that the model was set to; the eager one stands beside the module's class, or a base's."""
+        homes = (sys.modules[base.__module__] for base in type(module).__mro__)
+        eager = next((home.eager_attention_forward for home in homes if hasattr(home, "eager_attention_forward")), None)
+        function: Callable[..., Any] | None = AttentionInterface().get(self.implementation, eager)
+        if function is None:
+            raise self._refusal(
+                self.paths[module], type(module).__name__, "a function eager_attention_forward beside it"
+            )
+        return function
 
     def keep_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.inputs[module] = args[0] if args else kwargs["hidden_states"]
@@ -199,9 +217,10 @@ class _Recorder:
             raise self._refusal(path, "a mask", "attention from every token to every token")
         if any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
             raise self._refusal(path, "a soft cap, a sink or a position bias", "softmax of q kᵀ · scale alone")
-        x, projections = self.inputs[module][0], _projections(module)
+        projections = _projections(module)
         if projections is None:
             raise self._refusal(path, f"{type(module).__name__}", "three linear maps to q, k and v in one module")
+        x = self.inputs[module][0]  # (tokens, d_model)
         for projection, stage, letter in zip(projections, qkv, "qkv", strict=True):
             if not _is_projection(projection, x, stage):
                 raise self._refusal(path, f"a {letter} that differs from it", f"{letter} = x W_{letter} + b_{letter}")
@@ -221,6 +240,8 @@ class _Recorder:
         return ModelError(f"{self.name}, {path}", expected, got, FAMILY)
 
 
+_ONE_AT_A_TIME = threading.RLock()
+"""A model's attention function is a setting of the whole model: two captures at once would take each other's."""
 _active: ContextVar[_Recorder] = ContextVar("softmap_recorder")
 
 
@@ -276,15 +297,11 @@ def _projections(module: nn.Module) -> tuple[nn.Linear, nn.Linear, nn.Linear] | 
 
 def _is_projection(projection: nn.Linear, x: torch.Tensor, stage: torch.Tensor) -> bool:
     """Whether this stage (1, heads, tokens, d_head) is x W + b and nothing more, to the dtype's rounding."""
+    if x.shape[-1] != projection.in_features:
+        return False
     expected = projection(x)  # (tokens, d_model) -> (tokens, heads * d_head)
     got = stage[0].transpose(0, 1).flatten(1)  # (heads, tokens, d_head) -> (tokens, heads * d_head)
     if got.shape != expected.shape:
         return False
     tolerance = (1e-4 + 4 * torch.finfo(x.dtype).eps) * expected.abs().max()
     return bool((got - expected).abs().max() <= tolerance)
-
-
-def _eager_function(module: nn.Module) -> Callable[..., Any]:
-    """The plain attention function that stands beside the module's class, as ``transformers`` has it."""
-    function: Callable[..., Any] = sys.modules[type(module).__module__].eager_attention_forward
-    return function

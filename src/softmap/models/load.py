@@ -127,16 +127,19 @@ def _load_from(
         )
     options = {"revision": None if is_directory else revision, "trust_remote_code": trust_remote_code}
     try:
-        with _without_collections(), _quiet_transformers():
+        with _without_collections(), quiet_transformers():
             from transformers import AutoModel, AutoTokenizer
 
             tokenizer = AutoTokenizer.from_pretrained(where, **options)
-            model, report = AutoModel.from_pretrained(where, use_safetensors=True, output_loading_info=True, **options)
+            model, report = AutoModel.from_pretrained(
+                where, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            )  # what does not fit is refused below, by name
     except Exception as error:  # transformers and the hub raise almost anything
         raise ModelError(
             name, "a model that transformers can load", _first_line(error), _hint_for(error, is_directory)
         ) from error
     _refuse_missing_weights(name, report["missing_keys"])
+    _refuse_mismatched_weights(name, report["mismatched_keys"])
     _refuse_empty_tokenizer(name, tokenizer)
     return LoadedModel(model.eval(), tokenizer, name, None if is_directory else model.config._commit_hash)
 
@@ -187,6 +190,16 @@ def _refuse_missing_weights(name: str, missing: set[str]) -> None:
         )
 
 
+def _refuse_mismatched_weights(name: str, mismatched: set[tuple[str, tuple[int, ...], tuple[int, ...]]]) -> None:
+    for key, found, expected in sorted(mismatched):
+        raise ModelError(
+            name,
+            f"{key} of shape {tuple(expected)}, as its config.json says",
+            f"shape {tuple(found)}",
+            "The weights belong to another config.json.",
+        )
+
+
 def _refuse_empty_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
         raise ModelError(
@@ -215,7 +228,7 @@ def _without_collections() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """No progress bars, no reports on heads that are not used, no checkpoint sent away to be converted."""
     from transformers.utils import logging
 

@@ -1,0 +1,203 @@
+"""Pieces become words, weights are added up by the rule, a word is found, and a label can be printed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from softmap.errors import RowError
+from softmap.tokens import tokenize
+from softmap.words import Unit, attention_from, attention_to, find_row, printable, units_of_tokens, units_of_words
+
+
+@st.composite
+def stochastic_matrices(draw):
+    """A random matrix whose rows sum to 1, and a random way to cut its tokens into words."""
+    sizes = draw(st.lists(st.integers(1, 5), min_size=1, max_size=8))
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    units = tuple(Unit("word", start, start + size) for start, size in zip(starts, sizes, strict=True))
+    scores = np.random.default_rng(draw(st.integers(0, 2**32 - 1))).normal(scale=4, size=(sum(sizes), sum(sizes)))
+    weights = np.exp(scores)
+    return weights / weights.sum(axis=1, keepdims=True), units
+
+
+def labels(units):
+    return [unit.label for unit in units]
+
+
+def words_of(text, loaded):
+    """The labels of a text's words, without those of special tokens."""
+    return [unit.label for unit in units_of_words(tokenize(loaded, text)) if not unit.special]
+
+
+@given(stochastic_matrices())
+def test_attention_to_a_word_is_the_sum_and_from_it_the_mean(matrix):
+    weights, units = matrix
+    by_words = attention_from(attention_to(weights, units), units)
+    for i, row in enumerate(units):
+        for j, column in enumerate(units):
+            block = weights[row.start : row.stop, column.start : column.stop]
+            assert by_words[i, j] == pytest.approx(block.sum() / len(block), abs=1e-12)
+    assert by_words.sum(axis=1) == pytest.approx(1)
+    assert (by_words >= 0).all()
+
+
+@given(stochastic_matrices(), st.data())
+def test_rows_of_some_words_alone_are_merged_alike(matrix, data):
+    weights, units = matrix
+    first = data.draw(st.integers(0, len(units) - 1))
+    some = units[first : data.draw(st.integers(first + 1, len(units)))]
+    rows = weights[some[0].start : some[-1].stop]
+    expected = attention_from(weights, units)[first : first + len(some)]
+    np.testing.assert_allclose(attention_from(rows, some, some[0].start), expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("I love Learning", ["I", "love", "Learning"]),
+        ("Unbelievability!", ["Unbelievability", "!"]),
+        ("don't", ["don", "'", "t"]),
+        ("Café ÅNGSTRÖM", ["Café", "ÅNGSTRÖM"]),
+        ("I 🙂 you👩‍🚀", ["I", "🙂", "you👩‍🚀"]),
+        ("我爱学习。", ["我", "爱", "学", "习", "。"]),
+        ("我love学习", ["我", "love", "学", "习"]),
+        ("3.14 km²", ["3", ".", "14", "km²"]),
+        ("two\n words", ["two", "words"]),
+        ("the [MASK] sat", ["the", "[MASK]", "sat"]),
+    ],
+)
+def test_words_are_labelled_as_the_text_has_them(bundled, text, words):
+    assert words_of(text, bundled) == words
+
+
+def test_word_holds_all_its_pieces_and_a_special_token_stands_alone(bundled):
+    units = units_of_words(tokenize(bundled, "Unbelievability [SEP] cat"))
+    assert units == (
+        Unit("[CLS]", 0, 1, special=True),
+        Unit("Unbelievability", 1, 6),
+        Unit("[SEP]", 6, 7, special=True),
+        Unit("cat", 7, 8),
+        Unit("[SEP]", 8, 9, special=True),
+    )
+    assert [unit.pieces for unit in units] == [1, 5, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "words"),
+    [
+        ("byte level", "I love learning", ["I", "love", "learning"]),
+        ("byte level", "don't", ["don", "'t"]),
+        ("byte level", "a 🙂 unbelievability", ["a", "🙂", "unbelievability"]),
+        ("byte level", "👍🏽 👩‍🚀", ["👍🏽", "👩‍🚀"]),
+        ("byte level", "我爱学习", ["我", "爱", "学", "习"]),
+        ("byte level", "I 我爱", ["I", "我", "爱"]),
+        ("metaspace", "I love learning", ["I", "love", "learning"]),
+        ("metaspace", "don't 🙂", ["don't", "🙂"]),
+        ("metaspace", "我爱你", ["我", "爱", "你"]),
+        ("metaspace", "我爱学习", ["我", "爱", "学习"]),  # 学习 is one piece
+        ("metaspace", "你好 我爱你", ["你", "好", "我", "爱", "你"]),
+        ("metaspace", "I我爱", ["I", "我", "爱"]),
+        ("metaspace", "我I学", ["我", "I", "学"]),
+    ],
+)
+def test_words_of_other_kinds_of_tokenizers(make_model, make_tokenizer, kind, text, words):
+    assert words_of(text, make_model(tokenizer=make_tokenizer(kind))) == words
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "byte level", "metaspace"])
+@pytest.mark.parametrize(
+    "text", ["I love learning.", "我爱学习。你好吗？", "don't 🙂👍🏽, 我I  学\tthe unbelievable cat [SEP] a"]
+)
+def test_every_token_is_in_one_word(make_model, make_tokenizer, kind, text):
+    tokens = tokenize(make_model(tokenizer=make_tokenizer(kind)), text)
+    units = units_of_words(tokens)
+    assert [i for unit in units for i in range(unit.start, unit.stop)] == list(range(len(tokens)))
+    assert all(unit.label.strip() for unit in units)
+
+
+def test_tokens_are_labelled_by_their_pieces(bundled):
+    tokens = tokenize(bundled, "I love Unbelievability")
+    pieces = ["[CLS]", "i", "love", "un", "##bel", "##ie", "##va", "##bility", "[SEP]"]
+    assert labels(units_of_tokens(tokens)) == pieces
+    assert [unit.special for unit in units_of_tokens(tokens)] == [True, *[False] * 7, True]
+    pieces[1] = "I"
+    assert labels(units_of_tokens(tokens, as_in_text=True)) == pieces
+
+
+UNITS = tuple(Unit(label, i, i + 1) for i, label in enumerate(["[CLS]", "The", "cat", "sat", "the", "7", "MAT", "cat"]))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "row"),
+    [
+        ("sat", 3),
+        ("The", 1),  # as written, although "the" is there too
+        ("the", 4),
+        ("mat", 6),
+        ("SAT", 3),
+        ("[cls]", 0),
+        ("7", 5),  # the word, not the index
+        ("2", 2),
+        (7, 7),
+        (0, 0),
+        (np.int64(3), 3),
+    ],
+)
+def test_row_is_found_by_word_or_by_index(wanted, row):
+    assert find_row(UNITS, wanted) == row
+
+
+@pytest.mark.parametrize(
+    ("wanted", "got", "hint"),
+    [
+        ("cat", "one that occurs 2 times", "Give its index: 2 or 7."),
+        ("CAT", "one that occurs 2 times", "Give its index: 2 or 7."),
+        ("THE", "one that occurs 2 times", "Give its index: 1 or 4."),
+        ("dog", "neither", "There are 8, counted from 0: [CLS], The, cat, sat, the, 7, MAT, cat."),
+        ("", "neither", "There are 8"),
+        ("8", "neither", "There are 8"),
+        ("-1", "neither", "There are 8"),
+        (8, "neither", "There are 8"),
+        (-1, "neither", "There are 8"),
+    ],
+)
+def test_row_that_is_not_one_word_is_refused(wanted, got, hint):
+    with pytest.raises(RowError) as refusal:
+        find_row(UNITS, wanted)
+    assert refusal.value.subject == f"row {wanted!r}"
+    assert refusal.value.got == got
+    assert hint in refusal.value.hint
+
+
+def test_refusal_of_a_row_lists_a_dozen_words_and_eight_places():
+    many = tuple(Unit("buffalo", i, i + 1) for i in range(30))
+    with pytest.raises(RowError, match=r"0 or 1 or 2 or 3 or 4 or 5 or 6 or 7 \.\.\.\."):
+        find_row(many, "buffalo")
+    with pytest.raises(RowError, match=r"There are 30, counted from 0: (buffalo, ){12}\.\.\.\.$"):
+        find_row(many, "cow")
+
+
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [
+        ("cat", "cat"),
+        ("naïve 我 ##ing [SEP] Ġthe ▁the", "naïve 我 ##ing [SEP] Ġthe ▁the"),
+        ("\x1b[31mred\x07", "\\x1b[31mred\\x07"),
+        ("a\tb\r\n", "a\\tb\\r\\n"),
+        ("\u202eevil\u2066", "\\u202eevil\\u2066"),
+        ("\u200b\ufeff\xad", "\\u200b\\ufeff\\xad"),
+        ("\u2028\u2029\x85", "\\u2028\\u2029\\x85"),
+        ("\ud800", "\\ud800"),
+        ("👩‍🚀", "👩‍🚀"),
+        ("می‌خواهم", "می‌خواهم"),  # held apart by a zero-width non-joiner
+    ],
+)
+def test_label_can_be_printed_and_is_never_invisible(label, shown):
+    assert printable(label) == shown
+
+
+def test_word_with_a_hidden_character_is_labelled_with_its_escape(bundled):
+    assert words_of("pass\u202eword", bundled) == ["pass\\u202eword"]
