@@ -162,6 +162,10 @@ SENTENCES: dict[str, dict[str, str]] = {
     "sum": {"en": "sum", "zh": "和"},
     "other_tokens": {"en": "{count} more tokens", "zh": "另外 {count} 个标记"},
     "page_hint": {"en": "Choose a word, or click on a row:", "zh": "选一个词，或点一行："},
+    "figure_left_out": {
+        "en": "Lines to the top {count} keys alone. Left out: {left}.",
+        "zh": "只画到前 {count} 个键的线。未画：{left}。",
+    },
     "figure_title": {"en": "{row} relates to every word", "zh": "{row} 与每个词的关系"},
 }
 

@@ -118,12 +118,12 @@ def _as_index(wanted: Any) -> int:
 def printable(label: str) -> str:
     """The label with control and invisible characters as escapes: it must not move a cursor, nor vanish.
 
-    The joiners that hold an emoji or a script's letters together stay.
+    Nor may it be a noncharacter, which XML forbids. The joiners that hold an emoji or a script's letters together stay.
     """
     hidden, joiners = {"Cc", "Cf", "Cs", "Zl", "Zp"}, "\u200c\u200d"
     return "".join(
         char.encode("unicode_escape").decode("ascii")
-        if unicodedata.category(char) in hidden and char not in joiners
+        if (unicodedata.category(char) in hidden and char not in joiners) or ord(char) & 0xFFFE == 0xFFFE
         else char
         for char in label
     )

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from softmap.errors import ModelError, SoftmapError
 from softmap.heads import measure_shares
 from softmap.mechanism import PAGE
+from softmap.models import LoadedModel
 from softmap.models.capture import capture
 from softmap.tokens import tokenize
 from softmap.words import units_of_words
@@ -77,6 +78,7 @@ def test_layers_come_in_order_with_their_paths_and_shapes(bundled, run_through):
         assert layer.x.shape == (tokens, 384)
         assert layer.output.shape == (12, tokens, 32)
         assert layer.scale == pytest.approx(32**-0.5)
+        assert not layer.output.requires_grad
 
 
 def test_x_is_what_enters_each_layer(bundled, run_through):
@@ -113,6 +115,15 @@ def test_biases_of_a_model_without_are_none(make_model, run_through):
     assert head.difference(head.steps(), slice(None)) <= 2e-6
 
 
+def test_scale_of_the_models_own_is_kept(make_model, run_through):
+    loaded = make_model()
+    loaded.model.encoder.layer[1].attention.self.scaling = 0.125  # not 8 ** -0.5
+    run = run_through(loaded, TEXT)
+    assert [layer.scale for layer in run.layers] == [pytest.approx(8**-0.5), 0.125]
+    head = run.head(1, 3)
+    assert head.difference(head.steps(), slice(None)) <= 2e-6
+
+
 def test_attention_class_of_ones_own_is_captured(make_model, run_through):
     loaded = make_model()
     for layer in loaded.model.encoder.layer:
@@ -126,8 +137,6 @@ def test_attention_class_of_ones_own_is_captured(make_model, run_through):
 
 def test_model_with_a_task_on_top_is_captured(make_model, run_through):
     from transformers import BertForSequenceClassification
-
-    from softmap.models import LoadedModel
 
     small = make_model()
     loaded = LoadedModel(BertForSequenceClassification(small.model.config).eval(), small.tokenizer, "a classifier")
@@ -238,9 +247,8 @@ def test_memory_stays_linear_in_a_long_text(long_text):
         pytest.param("qwen3", {"head_dim": 8, "num_key_value_heads": 2}, id="causal, grouped heads"),
         pytest.param("bert", {"is_decoder": True}, id="BERT as a decoder"),
         pytest.param("clip_text_model", {}, id="causal text tower"),
-        pytest.param("t5", {"d_kv": 8, "d_ff": 64}, id="encoder and decoder, position bias"),
-        pytest.param("bart", {"encoder_ffn_dim": 64, "decoder_ffn_dim": 64}, id="encoder and decoder"),
-        pytest.param("whisper", {"decoder_attention_heads": 4}, id="speech"),
+        pytest.param("bart", {"encoder_ffn_dim": 64, "decoder_ffn_dim": 64}, id="encoder-decoder"),
+        pytest.param("whisper", {"decoder_attention_heads": 4}, id="encoder-decoder of speech"),
         pytest.param("modernbert", {}, id="encoder, rotary"),
         pytest.param("esm", {"position_embedding_type": "rotary"}, id="encoder, scaled before rotary"),
         pytest.param("mobilebert", {}, id="encoder, narrow queries"),
@@ -257,6 +265,7 @@ def test_model_beyond_plain_self_attention_is_refused(make_model, run_through, a
         run_through(loaded, TEXT)
     assert refusal.value.subject.startswith(f"a small {architecture}")
     assert "BERT family" in refusal.value.hint
+    assert "Error" not in refusal.value.got  # known for what it is, not by how it fails
     assert state_of(loaded.model) == found
 
 
@@ -275,10 +284,33 @@ def test_mask_of_a_model_is_refused(make_model, run_through):
         run_through(loaded, TEXT)
 
 
+def test_encoder_decoder_is_refused_by_name(make_model, run_through):
+    with pytest.raises(ModelError, match="encoder of the BERT family, got T5Model, an encoder-decoder"):
+        run_through(make_model("t5", d_kv=8, d_ff=64), TEXT)
+
+
+def test_model_with_one_layer_beside_the_interface_is_refused(make_model, run_through):
+    class Mean(torch.nn.Module):
+        def forward(self, hidden_states, *args, **kwargs):
+            return hidden_states.mean(1, keepdim=True).expand_as(hidden_states), None
+
+    loaded = make_model()
+    loaded.model.encoder.layer[1].attention.self = Mean()
+    with pytest.raises(ModelError, match="expected 2 attention layers .*, got 1 in BertModel"):
+        run_through(loaded, TEXT)
+
+
+def test_position_bias_is_refused_by_name(make_model, run_through):
+    from transformers import T5EncoderModel
+
+    small = make_model("t5", d_kv=8, d_ff=64)
+    encoder = LoadedModel(T5EncoderModel(small.model.config), small.tokenizer, "an encoder of T5")
+    with pytest.raises(ModelError, match=r"block\.0.*position bias"):
+        run_through(encoder, TEXT)
+
+
 def test_picture_model_is_refused(make_tokenizer, run_through):
     from transformers import ViTConfig, ViTModel
-
-    from softmap.models import LoadedModel
 
     config = ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, image_size=32, patch_size=16)
     with pytest.raises(SoftmapError, match="a picture model"):

@@ -161,6 +161,14 @@ def test_pickle_beside_safetensors_is_not_read(make_directory):
     assert load(directory).model.config.num_hidden_layers == 2
 
 
+def test_pickle_beside_safetensors_of_something_else_is_not_read(make_directory):
+    directory = make_directory()
+    torch.save(load_file(directory / "model.safetensors"), directory / "pytorch_model.bin")
+    (directory / "model.safetensors").rename(directory / "adapter.safetensors")
+    with pytest.raises(ModelError, match=r"no file named model\.safetensors"):
+        load(directory)
+
+
 def test_missing_weights_are_refused_by_name(make_directory):
     directory = make_directory()
     rewrite_weights(directory, lambda weights: weights.pop("encoder.layer.1.attention.self.query.bias"))

@@ -52,7 +52,7 @@ def very_long(make_model, make_tokenizer):
 
 @pytest.fixture
 def fonts_of_this_machine_do_not_matter(monkeypatch):
-    monkeypatch.setattr(renderer, "_choose_fonts", lambda characters: ["DejaVu Sans"])
+    monkeypatch.setattr(renderer, "choose_fonts", lambda characters: ["DejaVu Sans"])
 
 
 def axes_of(figure, name):
@@ -197,7 +197,7 @@ def test_text_of_300_words_names_the_largest_keys_and_how_many_it_left_out(long)
     figure = as_figure(long)
     texts = texts_of(figure)
     assert len(texts) < 100
-    caption = next(text for text in texts if text.startswith("Too large"))
+    caption = next(text for text in texts if text.startswith("Lines to the top"))
     assert "top 12 keys" in caption
     assert "290 other keys" in caption
     largest = {percent(float(share)) for share in np.sort(long.weights[long.row])[-12:]}

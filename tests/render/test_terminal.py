@@ -9,7 +9,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import softmap
-from softmap.render.terminal import Page, as_text, wrap
+from softmap.render.lines import break_lines
+from softmap.render.terminal import Page, as_text
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-\d+)?")
@@ -154,14 +155,18 @@ def test_long_text_is_told_in_the_headline_on_one_line(bundled):
     assert headline.endswith("…")
 
 
+def wrapped(text, width):
+    return break_lines(text, lambda line: cell_len(line) <= width)
+
+
 def test_wrapped_lines_lose_nothing_but_spaces():
     text = "The keys have d_k = 32 dimensions，所以每个分数都除以 √32（约 5.657）。Why: gradients."
     for width in range(12, 60):
-        lines = wrap(text, width)
+        lines = wrapped(text, width)
         assert "".join(lines).replace(" ", "") == text.replace(" ", "")
         assert all(cell_len(line) <= width for line in lines)
 
 
 def test_no_wrapped_line_begins_with_closing_punctuation():
-    lines = wrap("每个标记以一行进入这一层，三个矩阵把它变成查询（它要找什么）、键和值。" * 3, 21)
+    lines = wrapped("每个标记以一行进入这一层，三个矩阵把它变成查询（它要找什么）、键和值。" * 3, 21)
     assert not any(line[0] in "，。）、" for line in lines)

@@ -5,34 +5,29 @@ Text is measured first, then set where it fits; all lengths are inches, from the
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import unicodedata
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import IO, TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib import style
-from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.colors import LinearSegmentedColormap, Normalize, PowerNorm
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
 from softmap.language import say
 from softmap.narrative import Grid, narrate, percent, write
+from softmap.render.fonts import FONTS, choose_fonts, drawing_style
+from softmap.render.sheet import ACCENT, INK, MUTED, RULE, Sheet
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from softmap.story import Story
     from softmap.words import Unit
@@ -40,7 +35,6 @@ if TYPE_CHECKING:
     Numbers = np.ndarray[Any, Any]
     Look = dict[str, Any]
 
-INK, MUTED, RULE, ACCENT = "#1a1d23", "#747b88", "#cfd4dc", "#c2410c"
 SLATE = LinearSegmentedColormap.from_list("slate", ["#f5f6f8", "#d3d8e0", "#a0a9b8", "#6a7589", "#3b4558"])
 BLUE = LinearSegmentedColormap.from_list("blue", ["#f3f6fc", "#cadaf3", "#8fb2e6", "#4f82d0", "#2457a8", "#12316b"])
 """Pale to deep in one hue each, so that they read the same in grey: weights are blue, scores are not."""
@@ -50,15 +44,8 @@ WIDTH, WIDEST, MARGIN, GAP = 7.2, 12.6, 0.1, 0.3
 LARGEST_NUMBERS, LARGEST_TABLE = 12, 32
 """Columns of a matrix with a number in each cell, and with a label at each column; a larger one is a picture."""
 TOP = 12
-"""How many keys are drawn of a sentence too long for the page."""
+"""How many keys are drawn of a sentence too long for the sheet."""
 LONGEST_LABEL = 12
-
-FONTS = (
-    *("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "PingFang SC", "Hiragino Sans GB"),
-    *("Microsoft YaHei", "SimHei", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Noto Sans CJK JP", "Malgun Gothic"),
-    *("Arial Unicode MS", "Noto Emoji", "Segoe UI Emoji", "Symbola"),
-)
-"""Where a character is looked for, in this order."""
 
 
 def as_figure(story: Story) -> Figure:
@@ -66,23 +53,23 @@ def as_figure(story: Story) -> Figure:
     matrices, source = _read(story)
     labels = (unit.label for unit in (*story.units, *story.words))
     sentences = (sentence for matrix in matrices for sentence in (matrix.title, matrix.caption))
-    with _drawing_style(_choose_fonts({*"".join((*labels, *sentences, source))})):
-        page = _Page()
-        lines = _choose_lines(page, story)
-        page.width = max(WIDTH, sum(lines.slots) + 2 * MARGIN)
-        layout = _lay_out(page, matrices)
-        page.width = max(page.width, layout.width)
-        top = _draw_heading(page, story, source)
-        top = _draw_lines(page, story, lines, top)
-        page.finish(_draw_matrices(page, matrices, layout, top))
-    return page.figure
+    with drawing_style(choose_fonts({*"".join((*labels, *sentences, source))})):
+        sheet = Sheet(WIDTH)
+        lines = _choose_lines(sheet, story)
+        sheet.width = max(WIDTH, sum(lines.slots) + 2 * MARGIN)
+        layout = _lay_out(sheet, matrices)
+        sheet.width = max(sheet.width, layout.width)
+        top = _draw_heading(sheet, story, source)
+        top = _draw_lines(sheet, story, lines, top)
+        sheet.finish(_draw_matrices(sheet, matrices, layout, top))
+    return sheet.figure
 
 
 def save_figure(story: Story, path: str | os.PathLike[str] | IO[bytes], format: str) -> None:
     """Write the figure as ``svg``, ``pdf`` or ``png``: text stays text, and the bytes are the same every time."""
     figure = as_figure(story)
     dateless = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(format)
-    with _drawing_style(FONTS[:1]):
+    with drawing_style(FONTS[:1]):
         figure.savefig(path, format=format, dpi=200, bbox_inches="tight", pad_inches=MARGIN, metadata=dateless)
 
 
@@ -118,73 +105,10 @@ def _read(story: Story) -> tuple[tuple[_Matrix, ...], str]:
     return tuple(matrices), sections["source"].sentences[0]
 
 
-# the page
-
-
-class _Drawing(Figure):
-    """A figure whose missing glyphs are told of once, by `_choose_fonts`, not one by one at every drawing."""
-
-    def draw(self, renderer: Any) -> None:
-        with _quiet_fonts():
-            super().draw(renderer)
-
-    def get_tightbbox(self, *arguments: Any, **options: Any) -> Any:
-        with _quiet_fonts():
-            return super().get_tightbbox(*arguments, **options)
-
-
-class _Page:
-    """A figure that is drawn on in inches; its height is known when all is drawn."""
-
-    def __init__(self) -> None:
-        self.figure = _Drawing()
-        self.width = WIDTH
-        FigureCanvasAgg(self.figure)
-        self.ground = self.figure.add_axes((0, 0, 1, 1), label="sentence")
-        self.ground.set_axis_off()
-        self._ruler = RendererAgg(1, 1, 720)  # type: ignore[no-untyped-call]
-        self._places: list[tuple[Axes, float, float, float, float]] = []
-
-    def measure(self, text: str, size: float, weight: str = "normal") -> float:
-        """How wide a text is."""
-        font = FontProperties(size=size, weight=weight)
-        with _quiet_fonts():
-            return float(self._ruler.get_text_width_height_descent(text, font, False)[0]) / 720  # type: ignore[no-untyped-call]
-
-    def write(self, x: float, y: float, text: str, size: float, **look: Any) -> None:
-        """Set a text on the baseline y."""
-        self.ground.text(x, y, text, size=size, **{"color": MUTED, **look})
-
-    def write_lines(self, x: float, y: float, text: str, size: float, width: float) -> float:
-        """Set a text in lines of at most this width; returns the baseline after the last."""
-        lines = [""]
-        for part in re.findall(r"[⺀-鿿＀-￯][、。，：；）]*\s*|[^\s⺀-鿿＀-￯]+\s*", text):
-            if lines[-1] and self.measure((lines[-1] + part).rstrip(), size) > width:
-                lines.append("")
-            lines[-1] += part
-        for i, line in enumerate(lines):
-            self.write(x, y + i * size / 52, line.rstrip(), size)
-        return y + len(lines) * size / 52
-
-    def axes(self, name: str, left: float, top: float, width: float, height: float) -> Axes:
-        """A place for a matrix."""
-        axes = self.figure.add_axes((0, 0, 1, 1), label=name)
-        axes.set_axis_off()
-        self._places.append((axes, left, top, width, height))
-        return axes
-
-    def finish(self, height: float) -> None:
-        """Make the page as large as what is on it."""
-        self.figure.set_size_inches(self.width, height)
-        self.ground.set(xlim=(0, self.width), ylim=(height, 0))
-        for axes, left, top, width, tall in self._places:
-            axes.set_position((left / self.width, 1 - (top + tall) / height, width / self.width, tall / height))
-
-
-def _draw_heading(page: _Page, story: Story, source: str) -> float:
+def _draw_heading(sheet: Sheet, story: Story, source: str) -> float:
     title = say(story.language, "figure_title", row=_quote(story.words[story.row]))
-    page.write(MARGIN, 0.3, title, 12, weight="bold", color=INK)
-    return page.write_lines(MARGIN, 0.5, source, 7, page.width - 2 * MARGIN)
+    sheet.write(MARGIN, 0.3, title, 12, weight="bold", color=INK)
+    return sheet.write_lines(MARGIN, 0.5, source, 7, sheet.width - 2 * MARGIN)
 
 
 # the sentence twice
@@ -210,17 +134,17 @@ class _Lines:
     size: float
 
 
-def _choose_lines(page: _Page, story: Story) -> _Lines:
+def _choose_lines(sheet: Sheet, story: Story) -> _Lines:
     """To all words where they fit on a page side by side, else to those with the largest weights."""
     weights: Float[Numbers, " words"] = story.weights[story.shown_words.index(story.row)]
     if len(weights) <= 2 * LARGEST_TABLE:
-        lines = _space(page, _keys(story, weights, range(len(weights))))
+        lines = _space(sheet, _keys(story, weights, range(len(weights))))
         if sum(lines.slots) <= WIDEST:
             return lines
     largest = sorted(np.argsort(-weights, kind="stable")[:TOP].tolist())
     share = max(0.0, float(weights.sum() - weights[largest].sum()))
     note = say(story.language, "share_rest", percent=percent(share), count=len(weights) - len(largest))
-    return _space(page, (*_keys(story, weights, largest), _Key(None, "…", note, share, muted=True)))
+    return _space(sheet, (*_keys(story, weights, largest), _Key(None, "…", note, share, muted=True)))
 
 
 def _keys(story: Story, weights: Float[Numbers, " words"], indices: Iterable[int]) -> tuple[_Key, ...]:
@@ -231,40 +155,39 @@ def _keys(story: Story, weights: Float[Numbers, " words"], indices: Iterable[int
     )
 
 
-def _space(page: _Page, keys: tuple[_Key, ...]) -> _Lines:
+def _space(sheet: Sheet, keys: tuple[_Key, ...]) -> _Lines:
     size = 9 if len(keys) <= 12 else 7.5 if len(keys) <= 24 else 6.5
-    widths = (max(page.measure(key.label, size, "bold"), page.measure(key.note, size - 1)) for key in keys)
+    widths = (max(sheet.measure(key.label, size, "bold"), sheet.measure(key.note, size - 1)) for key in keys)
     slots = [width + size / 64 for width in widths]
     air = min(0.8, max(0.0, 0.6 * WIDTH - sum(slots)) / len(slots))  # a short sentence is set wide
     return _Lines(keys, tuple(slot + air for slot in slots), size)
 
 
-def _draw_lines(page: _Page, story: Story, lines: _Lines, top: float) -> float:
+def _draw_lines(sheet: Sheet, story: Story, lines: _Lines, top: float) -> float:
     """The queries above, the keys below: from the pointed-out word a band that splits by its weights."""
-    left, upper, lower = (page.width - sum(lines.slots)) / 2, top + 0.2, top + 1.25
+    left, upper, lower = (sheet.width - sum(lines.slots)) / 2, top + 0.2, top + 1.25
     middles = [left + end - slot / 2 for end, slot in zip(accumulate(lines.slots), lines.slots, strict=True)]
     whole = lines.keys[-1].index is not None
-    start = middles[story.row] if whole else page.width / 2
+    start = middles[story.row] if whole else sheet.width / 2
     row, size = story.words[story.row], lines.size
-    page.write(start, upper, _short(row.label), size, ha="center", weight="bold", color=ACCENT)
+    sheet.write(start, upper, _short(row.label), size, ha="center", weight="bold", color=ACCENT)
     widths = [max(0.4, 9 * key.share) for key in lines.keys]  # points
     ends = accumulate(widths, initial=-sum(widths) / 2)
     for key, x, width, end in zip(lines.keys, middles, widths, ends, strict=False):
         if whole and key.index != story.row:
-            page.write(x, upper, key.label, size, ha="center")
+            sheet.write(x, upper, key.label, size, ha="center")
         curve = _curve(start + (end + width / 2) / 72, upper + 0.07, x, lower - 0.16)
         look: Look = {"edgecolor": MUTED if key.index is None else ACCENT, "alpha": 0.4 + 0.45 * key.share}
-        page.ground.add_patch(PathPatch(curve, fill=False, linewidth=width, label=key.label, **look))
-        page.write(x, lower, key.label, size, ha="center", color=MUTED if key.muted else INK)
+        sheet.ground.add_patch(PathPatch(curve, fill=False, linewidth=width, label=key.label, **look))
+        sheet.write(x, lower, key.label, size, ha="center", color=MUTED if key.muted else INK)
         strong = key.share >= 0.05 and key.index is not None
-        page.write(x, lower + 0.16, key.note, size - 1, ha="center", color=INK if strong else MUTED)
+        sheet.write(x, lower + 0.16, key.note, size - 1, ha="center", color=INK if strong else MUTED)
     if whole:
         return lower + 0.16
     shown = len(lines.keys) - 1
-    count = say(story.language, "left_out_top", count=shown)
     others = say(story.language, "left_out_keys", count=len(story.words) - shown)
-    caption = say(story.language, "left_out", row=_quote(row), keys=count, left=others)
-    return page.write_lines(MARGIN, lower + 0.45, caption, 7, page.width - 2 * MARGIN)
+    caption = say(story.language, "figure_left_out", count=shown, left=others)
+    return sheet.write_lines(MARGIN, lower + 0.45, caption, 7, sheet.width - 2 * MARGIN)
 
 
 def _curve(x: float, y: float, to_x: float, to_y: float) -> Path:
@@ -278,7 +201,7 @@ def _curve(x: float, y: float, to_x: float, to_y: float) -> Path:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How the matrices stand on the page, all three alike.
+    """How the matrices stand on the sheet, all three alike.
 
     Attributes:
         cell: the width and height of a cell.
@@ -304,17 +227,17 @@ class _Layout:
         return 2 * MARGIN + (self.block if self.stacked else 3 * self.block + 2 * GAP)
 
 
-def _lay_out(page: _Page, matrices: Sequence[_Matrix]) -> _Layout:
+def _lay_out(sheet: Sheet, matrices: Sequence[_Matrix]) -> _Layout:
     """Side by side where they fit; one below another where numbers need the width, or rows are few and long."""
     rows, columns = matrices[0].grid.values.shape
     labels, size = columns <= LARGEST_TABLE, 7 if columns <= LARGEST_NUMBERS else 6
     shown = {unit for m in matrices for unit in (m.rows + m.columns if labels else m.rows[m.framed.start :][:1])}
-    widest = max(page.measure(_short(unit.label), size, "bold") for unit in shown)
-    stub, room = max(0.25, widest) + 0.1, page.width - 2 * MARGIN
+    widest = max(sheet.measure(_short(unit.label), size, "bold") for unit in shown)
+    stub, room = max(0.25, widest) + 0.1, sheet.width - 2 * MARGIN
     third, whole = (room - 2 * GAP) / 3, room - stub
 
     texts = {m.grid.text(*ij) for m in matrices for ij in np.ndindex(m.grid.values.shape)} if labels else set()
-    number = max((page.measure(text, 6.5) for text in texts), default=0.0) + 0.09
+    number = max((sheet.measure(text, 6.5) for text in texts), default=0.0) + 0.09
     numbers = columns <= LARGEST_NUMBERS and number <= whole / columns
     stacked = rows < columns or (numbers and 3 * (stub + columns * number) + 2 * GAP > 1.2 * WIDTH)
     if stacked:
@@ -322,36 +245,36 @@ def _lay_out(page: _Page, matrices: Sequence[_Matrix]) -> _Layout:
     else:
         narrowest = number if numbers else 0.1 if labels else 2.6 / columns
         cell = 2 * (max(narrowest, min(0.5, (third - stub) / columns)),)
-    rotation = 0 if not labels or _crowding(page, matrices, size) <= cell[0] else 45 if cell[0] >= 0.2 else 90
+    rotation = 0 if not labels or _crowding(sheet, matrices, size) <= cell[0] else 45 if cell[0] >= 0.2 else 90
     head = 0.08 + {0: 0.08, 45: 0.72 * widest, 90: widest}[rotation]
     block = room if stacked else max(third, stub + columns * cell[0])
     return _Layout(cell, block, stub, head, rotation, size, labels, numbers, stacked)
 
 
-def _crowding(page: _Page, matrices: Sequence[_Matrix], size: float) -> float:
+def _crowding(sheet: Sheet, matrices: Sequence[_Matrix], size: float) -> float:
     """How far apart columns must be for their labels to stand side by side."""
-    widths = [[page.measure(_short(unit.label), size) for unit in matrix.columns] for matrix in matrices]
+    widths = [[sheet.measure(_short(unit.label), size) for unit in matrix.columns] for matrix in matrices]
     return max(((a + b) / 2 for row in widths for a, b in pairwise(row)), default=0.0) + 0.06
 
 
-def _draw_matrices(page: _Page, matrices: Sequence[_Matrix], layout: _Layout, top: float) -> float:
+def _draw_matrices(sheet: Sheet, matrices: Sequence[_Matrix], layout: _Layout, top: float) -> float:
     """All three; returns where the page ends."""
     bottoms = [top]
     for i, matrix in enumerate(matrices):
         left = MARGIN if layout.stacked else MARGIN + i * (layout.block + GAP)
-        bottoms.append(_draw_matrix(page, matrix, layout, left, bottoms[-1] if layout.stacked else top))
+        bottoms.append(_draw_matrix(sheet, matrix, layout, left, bottoms[-1] if layout.stacked else top))
     return max(bottoms)
 
 
-def _draw_matrix(page: _Page, matrix: _Matrix, layout: _Layout, left: float, top: float) -> float:
+def _draw_matrix(sheet: Sheet, matrix: _Matrix, layout: _Layout, left: float, top: float) -> float:
     """A title, the matrix under its column labels, a scale unless it has numbers, a caption; returns where it ends."""
     step, formula = re.split(r"\s{2,}", matrix.title, maxsplit=1)
-    page.write(left, top + 0.36, step, 8.5, weight="bold", color=INK)
-    page.write(left, top + 0.52, formula, 8, color=INK)
+    sheet.write(left, top + 0.36, step, 8.5, weight="bold", color=INK)
+    sheet.write(left, top + 0.52, formula, 8, color=INK)
     rows, columns = matrix.grid.values.shape
     width, height = columns * layout.cell[0], rows * layout.cell[1]
     top += 0.6 + layout.head
-    axes = page.axes(matrix.name, left + layout.stub, top, width, height)
+    axes = sheet.axes(matrix.name, left + layout.stub, top, width, height)
     axes.set(xlim=(0, columns), ylim=(rows, 0))
     shades = _shades(matrix.grid, layout)
     _fill(axes, matrix.grid, layout, shades)
@@ -359,8 +282,8 @@ def _draw_matrix(page: _Page, matrix: _Matrix, layout: _Layout, left: float, top
     _label(axes, matrix, layout)
     bottom = top + height + 0.1
     if not layout.numbers:
-        bottom = _draw_scale(page, matrix.grid, shades, left + layout.stub, bottom)
-    return page.write_lines(left, bottom + 0.12, matrix.caption, 6.5, layout.block)
+        bottom = _draw_scale(sheet, matrix.grid, shades, left + layout.stub, bottom)
+    return sheet.write_lines(left, bottom + 0.12, matrix.caption, 6.5, layout.block)
 
 
 def _shades(grid: Grid, layout: _Layout) -> Look:
@@ -371,13 +294,13 @@ def _shades(grid: Grid, layout: _Layout) -> Look:
     return {"cmap": SLATE, "norm": Normalize(finite.min(), finite.max())}
 
 
-def _draw_scale(page: _Page, grid: Grid, shades: Look, left: float, top: float) -> float:
+def _draw_scale(sheet: Sheet, grid: Grid, shades: Look, left: float, top: float) -> float:
     """Which number has which colour; returns its bottom."""
     low, middle, high = (float(number) for number in shades["norm"].inverse([0.0, 0.5, 1.0]))
     ramp = np.linspace(0, 1, 128)[None]  # (1, 128)
-    page.ground.imshow(ramp, extent=(left, left + 1.2, top + 0.06, top), aspect="auto", cmap=shades["cmap"])
+    sheet.ground.imshow(ramp, extent=(left, left + 1.2, top + 0.06, top), aspect="auto", cmap=shades["cmap"])
     for x, number, align in ((0, low, "left"), (0.6, middle, "center"), (1.2, high, "right")):
-        page.write(left + x, top + 0.16, write(number, grid.style), 6, ha=align)
+        sheet.write(left + x, top + 0.16, write(number, grid.style), 6, ha=align)
     return top + 0.2
 
 
@@ -446,56 +369,3 @@ def _short(label: str) -> str:
     """A label without its end where it is long; a Chinese character is as wide as two letters."""
     ends = list(accumulate(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in label))
     return label if not ends or ends[-1] <= LONGEST_LABEL else label[: sum(x < LONGEST_LABEL for x in ends)] + "…"
-
-
-def _choose_fonts(characters: set[str]) -> list[str]:
-    """The installed fonts that have these characters, as few as will do; warns of those that none has."""
-    missing = {char for char in characters if unicodedata.category(char) not in ("Cc", "Cf", "Mn", "Zs")}
-    installed, families = {font.name for font in fontManager.ttflist}, [FONTS[0]]
-    for family in FONTS:
-        if missing and family in installed:
-            with _quiet_fonts():
-                glyphs = get_font(findfont(family)).get_charmap()
-            found = {char for char in missing if ord(char) in glyphs}
-            missing -= found
-            families += [family] if found and family != FONTS[0] else []
-    if missing:
-        more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
-        warnings.warn(
-            f"No font is installed that has {' '.join(sorted(missing)[:10])}{more}: the figure shows boxes instead. "
-            "Install one, such as Noto Sans CJK or Noto Emoji, and delete matplotlib's list of fonts in "
-            f"{matplotlib.get_cachedir()}.",
-            stacklevel=3,
-        )
-    return families
-
-
-@contextmanager
-def _drawing_style(families: Sequence[str]) -> Iterator[None]:
-    """Matplotlib's own defaults, whatever the caller has set, with these fonts; a `$` is a dollar sign."""
-    ours = {
-        "font.family": [*families, "sans-serif"],
-        "text.parse_math": False,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "softmap",
-        "pdf.fonttype": 42,
-    }
-    with style.context(["default", ours]):
-        yield
-
-
-@contextmanager
-def _quiet_fonts() -> Iterator[None]:
-    """Without a word on each missing glyph, nor on fonts that lack a weight, as many Chinese ones lack bold."""
-    logger = logging.getLogger("matplotlib.font_manager")
-    logger.addFilter(_drop)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")
-            yield
-    finally:
-        logger.removeFilter(_drop)
-
-
-def _drop(record: logging.LogRecord) -> bool:
-    return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from rich.text import Text
 from softmap.language import say
 from softmap.narrative import Grid, Section, Strips, headline, narrate
 from softmap.render import colors
+from softmap.render.lines import break_lines
 
 if TYPE_CHECKING:
     from softmap.story import Story
@@ -37,8 +37,6 @@ TALLEST = 40
 NAME, BAR, SUM = 14, 24, 7
 """Columns of a column's label, at most; of the longest bar; of a row's sum."""
 MARK, NO_MARK = "▸ ", "  "
-BREAKABLE = re.compile(r"[（“]*(?:[\u2e80-\uffef]|[^\s\u2e80-\uffef]+)[，。：；、）！？”]*\s*|\s+")
-"""A word, or one wide character, with the punctuation that must stay with it."""
 
 
 class Page:
@@ -82,7 +80,9 @@ class _Setter:
             yield from self._readings(section)
 
     def _sentence(self, sentence: str) -> Padding:
-        return Padding(Text("\n".join(wrap(sentence, self.width - 2))), (0, 0, 0, 2))
+        return Padding(
+            Text("\n".join(break_lines(sentence, lambda line: cell_len(line) <= self.width - 2))), (0, 0, 0, 2)
+        )
 
     def _readings(self, section: Section) -> Iterator[Text | Padding]:
         """A sentence a row where the rows are shown; else that of the row that is."""
@@ -198,19 +198,6 @@ class _Setter:
 
     def _ink(self, shade: float) -> Style:
         return Style(color=_rich(colors.heat(0.35 + 0.5 * shade))) if self.colored else Style()
-
-
-def wrap(text: str, width: int) -> list[str]:
-    """Lines of at most so many columns, broken at spaces, and between wide characters, as Chinese is.
-
-    No line begins with closing punctuation.
-    """
-    lines = [""]
-    for piece in BREAKABLE.findall(text):
-        if lines[-1] and cell_len((lines[-1] + piece).rstrip()) > width:
-            lines.append("")
-        lines[-1] += piece
-    return [line.rstrip() for line in lines]
 
 
 def _row_label(name: str, width: int, *, marked: bool) -> Text:
