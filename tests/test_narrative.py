@@ -92,6 +92,14 @@ def test_shares_below_half_a_percent_are_spoken_of_together(bundled):
     assert reading == "`I`: 100% [CLS], <1% the other 4."
 
 
+def test_head_that_looks_at_its_neighbour_alone_is_named(bundled):
+    story = softmap.explain("I love learning", bundled, layer=0, head=2, lang="en")
+    before = np.mean([story.steps.weights[i, i - 1] for i in range(1, 5)])
+    assert f"a previous-token head: {percent(before)} of the weight" in section(story, "weights").sentences[1]
+    other = softmap.explain("I love learning", bundled, layer=3, head=1, lang="en")
+    assert len(section(other, "weights").sentences) == 1
+
+
 def test_choice_of_the_head_is_said_with_its_reason_and_a_table(bundled):
     story = softmap.explain("I love learning", bundled, lang="en")
     told = section(story, "source")

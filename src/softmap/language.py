@@ -116,6 +116,14 @@ SENTENCES: dict[str, dict[str, str]] = {
         "en": "From here on in words: attention to a word adds its pieces up, attention from a word averages them.",
         "zh": "从这里起按词来看：对一个词的注意力是对它各段之和，来自一个词的注意力是各段的平均。",
     },
+    "looks_back": {
+        "en": "This is a previous-token head: {share} of the weight goes to the token just before.",
+        "zh": "这是一个“前一标记”头：{share} 的权重给紧挨着的前一个标记。",
+    },
+    "looks_ahead": {
+        "en": "This is a next-token head: {share} of the weight goes to the token just after.",
+        "zh": "这是一个“后一标记”头：{share} 的权重给紧挨着的后一个标记。",
+    },
     "weights_read": {"en": "{query}: {shares}.", "zh": "{query}：{shares}。"},
     "itself": {"en": "itself", "zh": "自己"},
     "share": {"en": "{percent} {key}", "zh": "{percent} 给{key}"},

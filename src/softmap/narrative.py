@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     Numbers = np.ndarray[Any, Any]
 
 Style = Literal["number", "weight", "percent", "precise"]
+POSITIONAL = 0.8
+"""The mean weight on the token before (or after) from which on a head is said to look there."""
 TOP = 4
 """How many keys a sentence names before it speaks of the others."""
 
@@ -315,6 +317,10 @@ def _weights(story: Story) -> Section:
     sentences = [say(language, "weights")]
     if story.merges_pieces:
         sentences.append(say(language, "merged"))
+    for offset, share in story.neighbour_shares.items():
+        if share >= POSITIONAL:
+            name = "looks_back" if offset < 0 else "looks_ahead"
+            sentences.append(say(language, name, share=percent(share)))
     grid = _word_grid(story, "weights", story.weights, "weight", sums=True)
     readings = _read_shares(story, story.weights, "weights_read", "share")
     return Section("weights", say(language, "weights_title"), tuple(sentences), (grid,), readings)

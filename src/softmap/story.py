@@ -133,6 +133,17 @@ class Story:
         unscaled: Numbers = softmax(np.where(np.isfinite(self.steps.scaled), self.steps.scores, -np.inf))
         return unscaled
 
+    @cached_property
+    def neighbour_shares(self) -> dict[int, float]:
+        """How much weight tokens put on the token before them (-1) and after them (1), on average.
+
+        Empty where not all rows are kept. Clark et al., 2019, section 3.1: some heads look at one of them alone.
+        """
+        weights = self.steps.weights
+        if len(self.queries) < len(self.units) or len(self.units) < 2:
+            return {}
+        return {offset: float(np.diagonal(weights, offset).mean()) for offset in (-1, 1)}
+
     @property
     def merges_pieces(self) -> bool:
         """Whether some word is more than one token."""

@@ -296,7 +296,7 @@ def test_model_with_one_layer_beside_the_interface_is_refused(make_model, run_th
 
     loaded = make_model()
     loaded.model.encoder.layer[1].attention.self = Mean()
-    with pytest.raises(ModelError, match="expected 2 attention layers .*, got 1 in BertModel"):
+    with pytest.raises(ModelError, match=r"expected 2 attention layers .*, got 1 in BertModel"):
         run_through(loaded, TEXT)
 
 
