@@ -93,7 +93,7 @@ class Story:
 
     @cached_property
     def shown_words(self) -> tuple[int, ...]:
-        """The words that the rows of `weights` and `shares` stand for, indices into `words`."""
+        """The words that the rows of `weights`, `norms` and `contributions` stand for, indices into `words`."""
         return tuple(i for i, word in enumerate(self.words) if word.start in self.queries)
 
     @cached_property
