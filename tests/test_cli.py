@@ -25,7 +25,15 @@ def test_example_says_90_7_and_3_percent():
 def test_sentence_is_explained_on_the_bundled_model():
     result = softmap("I love learning", "--lang", "en")
     assert result.exit_code == 0
-    for words in ("all-MiniLM-L6-v2", "softmap chose this head", "Step 1", "Step 2", "Step 3", "Step 4", "Agreement:"):
+    for words in (
+        "all-MiniLM-L6-v2",
+        "softmap chose it from all heads",
+        "Step 1",
+        "Step 2",
+        "Step 3",
+        "Step 4",
+        "Agreement:",
+    ):
         assert words in result.stdout
 
 
@@ -72,7 +80,8 @@ def test_figure_option_says_the_format_whatever_the_ending(tmp_path):
         ([], "Give either TEXT or --file"),
         (["a text", "--file", "a.txt"], "Give either TEXT or --file"),
         (["--example", "a text"], "leave out TEXT"),
-        (["--example", "--layer", "1"], "leave out --layer"),
+        (["--example", "--revision", "main"], "leave out --revision"),
+        (["I", "love", "learning"], 'Put the text in quotes: softmap explain "I love learning"'),
         (["a text", "--lang", "de"], "'de' is not one of 'en', 'zh'"),
         (["a text", "--layer", "first"], "'first' is not a valid integer"),
     ],
@@ -88,8 +97,13 @@ def test_wrong_use_is_said_and_exits_with_2(arguments, message):
     [
         ([""], "text: expected at least one word, got an empty text."),
         (["  \n "], "text: expected at least one word, got an empty text."),
-        (["[SEP] [CLS]"], "which has only special tokens"),
-        (["again and again", "--row", "again"], "occurs 2 times. Give its index: 1 or 3."),
+        (["[SEP] [CLS]"], "of which only special tokens are left"),
+        (["again and again", "--row", "again"], "occurs 2 times. Give its index: :1 or :3."),
+        (["--example", "--layer", "1"], "the worked example: expected row and lang alone, got layer"),
+        (
+            ["--example", "--tokens", "--truncate"],
+            "the worked example: expected row and lang alone, got words and truncate",
+        ),
         (["one", "--head", "12"], "head: expected a number from 0 to 11, got 12."),
         (["one", "--model", "/no/such/place"], "/no/such/place: expected a directory that exists"),
         (["word " * 600], "expected at most 512 tokens for sentence-transformers/all-MiniLM-L6-v2, got 602 tokens"),

@@ -36,9 +36,10 @@ def dense_shares(loaded, run, units):
     return shares
 
 
-def shares_of(to_special, to_others):
+def shares_of(to_special, to_others, to_neighbour=0.0):
     to_special, to_others = np.array(to_special, dtype=float), np.array(to_others, dtype=float)
-    return Shares(to_special, 1 - to_special - to_others, to_others, np.zeros_like(to_others))
+    to_neighbour = np.broadcast_to(to_neighbour, to_others.shape)
+    return Shares(to_special, 1 - to_special - to_others, to_others, to_neighbour, np.zeros_like(to_others))
 
 
 @pytest.mark.parametrize("units_of", [units_of_words, units_of_tokens], ids=["words", "tokens"])
@@ -60,6 +61,8 @@ def test_shares_of_a_text_of_several_pages_are_those_of_a_dense_computation(make
     shares = measure_shares(run, units)
     expected = dense_shares(loaded, run, units)
     np.testing.assert_allclose([shares.to_special, shares.to_itself, shares.to_others], expected, rtol=0, atol=1e-5)
+    head = run.head(1, 2)
+    assert shares.difference[1, 2] == max(head.difference(steps, rows) for rows, steps in head.strips())
 
 
 def test_difference_is_that_of_the_worst_row_in_each_head(bundled):
@@ -81,11 +84,29 @@ def test_text_of_one_word_looks_at_no_other_word(bundled):
 def test_best_head_is_the_one_that_looks_most_at_other_words(bundled):
     run = capture(bundled, tokenize(bundled, "I love learning"))
     shares = measure_shares(run, units_of_words(run.tokens))
-    assert shares.best() == np.unravel_index(shares.to_others.argmax(), run.shape)
+    by_words = np.where(shares.to_neighbour < 0.8, shares.to_others, -1)
+    assert (by_words >= 0).any(axis=1).all()
+    assert (by_words >= 0).any(axis=0).all()
+    assert shares.best() == np.unravel_index(by_words.argmax(), run.shape)
     for layer in range(6):
-        assert shares.best(layer=layer) == (layer, shares.to_others[layer].argmax())
+        assert shares.best(layer=layer) == (layer, by_words[layer].argmax())
     for head in range(12):
-        assert shares.best(head=head) == (shares.to_others[:, head].argmax(), head)
+        assert shares.best(head=head) == (by_words[:, head].argmax(), head)
+
+
+def test_neighbour_is_the_token_before_or_after_whichever_gets_more(bundled):
+    run = capture(bundled, tokenize(bundled, "I love learning"))
+    shares = measure_shares(run, units_of_words(run.tokens))
+    for layer, head in ((0, 2), (3, 1), (5, 11)):
+        weights = run.head(layer, head).steps().weights
+        expected = max(float(weights.diagonal(-1).mean()), float(weights.diagonal(1).mean()))
+        assert shares.to_neighbour[layer, head] == pytest.approx(expected, abs=1e-6)
+
+
+def test_head_that_looks_at_a_neighbour_alone_is_chosen_last():
+    others = [[0.9, 0.5], [0.4, 0.3]]
+    assert shares_of(np.zeros((2, 2)), others, [[0.95, 0.1], [0.1, 0.1]]).best() == (0, 1)
+    assert shares_of(np.zeros((2, 2)), others, [[0.95, 0.9], [0.1, 0.1]]).best(layer=0) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_scale_that_is_not_the_usual_one_is_said(example):
     told = section(replace(example, steps=steps), "scaled")
     assert told.title.endswith("scores × scale")
     assert "multiplies every score by 1 (1/√d_k would be 0.125)" in told.sentences[0]
-    assert "here no larger" in told.sentences[1]
+    assert ", 1 times as large" in told.sentences[1]
 
 
 def test_output_is_written_as_the_weighted_sum_of_the_values(example):
@@ -67,7 +67,7 @@ def test_output_is_written_as_the_weighted_sum_of_the_values(example):
 
 def test_special_tokens_are_named_and_keep_their_rows(bundled):
     story = softmap.explain("I love learning", bundled, layer=3, head=1, lang="en")
-    assert "[CLS], [SEP] are special tokens" in section(story, "tokens").sentences[0]
+    assert "Special tokens, which stand for no word: [CLS], [SEP]." in section(story, "tokens").sentences[0]
     (grid,) = section(story, "weights").pictures
     assert grid.rows == ("[CLS]", "I", "love", "learning", "[SEP]") == grid.columns
 
@@ -77,6 +77,55 @@ def test_pieces_of_a_word_are_shown_and_the_merging_is_said(bundled):
     pieces = " ".join(story.tokens.pieces[2:-1])
     assert f"`embeddings` is read in pieces: {pieces}." in section(story, "tokens").sentences
     assert "adds its pieces up" in section(story, "weights").sentences[1]
+
+
+def test_words_the_model_does_not_know_are_named(bundled):
+    story = softmap.explain("I ❤️ 爱 and 习", bundled, layer=0, head=0, lang="en")
+    unknown = [
+        story.text[slice(*span)] for span, no in zip(story.tokens.spans, story.tokens.unknown, strict=True) if no
+    ]
+    assert unknown
+    assert all(piece == "[UNK]" for piece, no in zip(story.tokens.pieces, story.tokens.unknown, strict=True) if no)
+    told = " ".join(section(story, "tokens").sentences)
+    assert f"The model does not know {', '.join(f'`{word}`' for word in unknown)}: it reads [UNK] for each" in told
+
+
+def test_words_that_read_the_same_are_told_apart_by_their_index(bundled):
+    story = softmap.explain("the cat and the dog", bundled, layer=3, head=1, lang="en")
+    readings = [reading.text for reading in section(story, "weights").readings]
+    assert readings[1].startswith("`the` (:1): ")
+    assert readings[4].startswith("`the` (:4): ")
+    assert readings[2].startswith("`cat`: ")
+
+
+def test_biases_are_in_the_formula_where_the_model_has_them(bundled, example):
+    real = section(softmap.explain("I love learning", bundled, layer=3, head=1), "projection").pictures
+    assert [picture.formula.split("   ")[0] for picture in real[1:]] == [f"{n} = x W_{n} + b_{n}" for n in "qkv"]
+    assert section(example, "projection").pictures[1].formula.startswith("q = x W_q   ")
+
+
+def test_all_pieces_of_the_pointed_out_word_are_pointed_out(bundled):
+    story = softmap.explain("The embeddings of tokenization", bundled, layer=3, head=1, row="embeddings")
+    word = story.words[story.row]
+    assert word.pieces > 1
+    for name in ("scores", "scaled"):
+        assert section(story, name).pictures[0].pointed == range(word.start, word.stop)
+    assert section(story, "weights").pictures[0].pointed == range(story.row, story.row + 1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "among"),
+    [({}, "from all heads"), ({"layer": 4}, "from the heads of layer 4"), ({"head": 7}, "the heads numbered 7 of all")],
+)
+def test_choice_says_what_it_was_made_from(bundled, asked, among):
+    story = softmap.explain("I love learning", bundled, lang="en", **asked)
+    assert among in section(story, "source").sentences[1]
+
+
+def test_backtick_in_the_text_stays_apart_from_the_marks_around_words(bundled):
+    story = softmap.explain("a ` b", bundled, layer=0, head=0, lang="en")
+    assert section(story, "weights").readings[2].text.startswith("`` ` ``: ")
+    assert '<li data-word="2"><b>`</b>: ' in story.html()
 
 
 def test_cut_text_says_how_many_tokens_and_where_it_starts(bundled):
@@ -104,7 +153,7 @@ def test_choice_of_the_head_is_said_with_its_reason_and_a_table(bundled):
     story = softmap.explain("I love learning", bundled, lang="en")
     told = section(story, "source")
     shares, here = story.source.shares, (story.source.layer, story.source.head)
-    assert f"words look most at other words: {percent(shares.to_others[here])}" in told.sentences[1]
+    assert f"not only at a neighbour: {percent(shares.to_others[here])}" in told.sentences[1]
     (table,) = told.pictures
     assert table.values.shape == (6, 12)
     assert table.mark == here

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -69,8 +71,9 @@ def test_tokens_shows_every_piece_from_step_1_to_4(bundled):
 def test_head_left_open_is_the_one_in_which_words_look_most_at_other_words(bundled):
     story = softmap.explain("I love learning", bundled, lang="en")
     shares = story.source.shares
-    assert story.source.chosen
-    assert shares.to_others[story.source.layer, story.source.head] == shares.to_others.max()
+    assert story.source.chosen_from == "all"
+    by_words = np.where(shares.to_neighbour < 0.8, shares.to_others, 0)
+    assert by_words[story.source.layer, story.source.head] == by_words.max() > 0
 
 
 def test_layer_given_alone_limits_the_choice_to_its_heads(bundled):
@@ -81,7 +84,7 @@ def test_layer_given_alone_limits_the_choice_to_its_heads(bundled):
 
 def test_layer_and_head_given_are_taken_without_measuring_others(story):
     assert (story.source.layer, story.source.head) == (3, 1)
-    assert not story.source.chosen
+    assert story.source.chosen_from is None
     assert story.source.shares is None
 
 
@@ -116,13 +119,23 @@ def test_gradient_norm_is_that_of_the_jacobian(rows):
     expected = [
         torch.linalg.matrix_norm(torch.autograd.functional.jacobian(lambda s: s.softmax(-1), row)) for row in scores
     ]
-    found = softmax_gradient_norm(scores.softmax(-1).numpy())
+    found = softmax_gradient_norm(scores.numpy())
     np.testing.assert_allclose(found, torch.stack(expected).numpy(), rtol=1e-10)
+
+
+@pytest.mark.parametrize("gap", [0.0, 1.0, 15.0, 25.0, 40.0, 80.0])
+def test_gradient_norm_keeps_its_digits_where_one_weight_is_nearly_1(gap):
+    scores = [gap, 0.0, -1.0, 2.5]
+    exact = [Fraction(math.exp(score)) for score in scores]
+    weights = [value / sum(exact) for value in exact]
+    jacobian = [w * ((i == j) - other) for i, w in enumerate(weights) for j, other in enumerate(weights)]
+    expected = math.sqrt(sum(entry**2 for entry in jacobian))
+    assert softmax_gradient_norm(np.array([scores]))[0] == pytest.approx(expected, rel=1e-9)
 
 
 def test_division_is_what_separates_the_two_gradients(example):
     without, with_scale = example.gradient_norms
-    np.testing.assert_allclose(without, softmax_gradient_norm(torch.tensor(example.steps.scores).softmax(-1).numpy()))
+    np.testing.assert_allclose(without, softmax_gradient_norm(example.steps.scores))
     assert (with_scale > without).all()
 
 

@@ -46,6 +46,14 @@ def test_special_tokens_are_those_that_stand_for_no_text(bundled, text, special)
     assert [i for i, flag in enumerate(tokens.special) if flag] == [0, *special, last]
 
 
+def test_unknown_word_stands_for_text_where_its_token_also_ends_one(make_model, make_tokenizer):
+    tokenizer = make_tokenizer()
+    tokenizer.eos_token = tokenizer.unk_token  # as GPT-2 has it
+    tokens = tokenize(make_model(tokenizer=tokenizer), "the 🙂 sat")
+    assert tokens.pieces[2] == "[UNK]"
+    assert tokens.special == (True, False, False, False, True)
+
+
 def test_spaces_belong_to_no_token_or_the_one_behind_them(make_model, make_tokenizer):
     for kind in ("byte level", "metaspace"):
         loaded = make_model(tokenizer=make_tokenizer(kind))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softmap.errors import RowError
-from softmap.tokens import tokenize
+from softmap.tokens import Tokens, tokenize
 from softmap.words import Unit, attention_from, attention_to, find_row, printable, units_of_tokens, units_of_words
 
 
@@ -85,6 +85,14 @@ def test_word_holds_all_its_pieces_and_a_special_token_stands_alone(bundled):
     assert [unit.pieces for unit in units] == [1, 5, 1, 1, 1]
 
 
+def test_what_follows_a_special_token_is_another_word_even_where_the_tokenizer_counts_one():
+    spans = ((0, 5), (5, 7), (7, 9))
+    tokens = Tokens(
+        "[SEP]cats", (2, 8, 9), ("[SEP]", "ca", "##ts"), spans, (0, 0, 0), (True, False, False), (False,) * 3
+    )
+    assert labels(units_of_words(tokens)) == ["[SEP]", "cats"]
+
+
 @pytest.mark.parametrize(
     ("kind", "text", "words"),
     [
@@ -141,6 +149,7 @@ UNITS = tuple(Unit(label, i, i + 1) for i, label in enumerate(["[CLS]", "The", "
         ("[cls]", 0),
         ("7", 5),  # the word, not the index
         ("2", 2),
+        (":7", 7),  # the index, not the word
         (7, 7),
         (0, 0),
         (np.int64(3), 3),
@@ -153,15 +162,16 @@ def test_row_is_found_by_word_or_by_index(wanted, row):
 @pytest.mark.parametrize(
     ("wanted", "got", "hint"),
     [
-        ("cat", "one that occurs 2 times", "Give its index: 2 or 7."),
-        ("CAT", "one that occurs 2 times", "Give its index: 2 or 7."),
-        ("THE", "one that occurs 2 times", "Give its index: 1 or 4."),
+        ("cat", "one that occurs 2 times", "Give its index: :2 or :7."),
+        ("CAT", "one that occurs 2 times", "Give its index: :2 or :7."),
+        ("THE", "one that occurs 2 times", "Give its index: :1 or :4."),
         ("dog", "neither", "There are 8, counted from 0: [CLS], The, cat, sat, the, 7, MAT, cat."),
         ("", "neither", "There are 8"),
         ("8", "neither", "There are 8"),
         ("-1", "neither", "There are 8"),
         (8, "neither", "There are 8"),
         (-1, "neither", "There are 8"),
+        (1.0, "neither", "There are 8"),
     ],
 )
 def test_row_that_is_not_one_word_is_refused(wanted, got, hint):
@@ -174,7 +184,7 @@ def test_row_that_is_not_one_word_is_refused(wanted, got, hint):
 
 def test_refusal_of_a_row_lists_a_dozen_words_and_eight_places():
     many = tuple(Unit("buffalo", i, i + 1) for i in range(30))
-    with pytest.raises(RowError, match=r"0 or 1 or 2 or 3 or 4 or 5 or 6 or 7 \.\.\.\."):
+    with pytest.raises(RowError, match=r":0 or :1 or :2 or :3 or :4 or :5 or :6 or :7 \.\.\.\."):
         find_row(many, "buffalo")
     with pytest.raises(RowError, match=r"There are 30, counted from 0: (buffalo, ){12}\.\.\.\.$"):
         find_row(many, "cow")

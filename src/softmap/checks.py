@@ -44,9 +44,10 @@ def check_fit(
     raise ShapeError(f"{one} and {other}", f"the same {axis}", got, hint)
 
 
-def check_causal(causal: bool, scores: Array) -> None:
-    """Refuse causal where it is not plain which key is a query's own."""
-    queries, keys = shape(scores)
+def check_causal(causal: bool, queries: int, keys: int) -> None:
+    """Refuse causal where it is not plain which key is a query's own, or whether it is meant."""
+    if not isinstance(causal, bool):
+        raise ParameterError("causal", "True or False", repr(causal), "Leave it out to let every token see all.")
     if causal and queries != keys:
         raise ShapeError(
             "causal=True",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from softmap.story import Story
 
-FIGURE = click.Path(dir_okay=False, path_type=Path)
+OUTPUT_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -30,24 +31,28 @@ def main() -> None:
 
 @main.command()
 @click.argument("text", required=False)
+@click.argument("more", nargs=-1, expose_value=True, metavar="")
 @click.option("--file", "file", type=click.Path(path_type=Path), help="Read the text from a UTF-8 file; - is stdin.")
 @click.option("--example", is_flag=True, help="Explain the worked example instead of a model.")
 @click.option("--model", metavar="M", help="A hub id or a directory. Default: all-MiniLM-L6-v2.")
 @click.option("--revision", metavar="R", help="The hub's branch, tag or commit.")
 @click.option("--trust-remote-code", is_flag=True, help="Let Python code that comes with the model run.")
-@click.option("--layer", type=int, metavar="L", help="The layer, from 0. Default: chosen, and said why.")
-@click.option("--head", type=int, metavar="H", help="The head, from 0. Default: chosen, and said why.")
-@click.option("--row", metavar="WORD", help="The word to point out, or its index. Default: the first word.")
+@click.option("--layer", type=int, metavar="L", help="The layer, from 0. Default: chosen; the output says why.")
+@click.option("--head", type=int, metavar="H", help="The head, from 0. Default: chosen; the output says why.")
+@click.option(
+    "--row", metavar="WORD", help="The word to point out, or its index, as in 3 or :3. Default: the first word."
+)
 @click.option("--words/--tokens", default=True, help="Merge sub-word pieces into words, or show them. [default: words]")
 @click.option("--truncate", is_flag=True, help="Cut a text that is longer than the model's limit, and say so.")
 @click.option("--lang", type=click.Choice(["en", "zh"]), help="The language of the sentences. Default: the locale's.")
-@click.option("--html", type=FIGURE, metavar="FILE", help="Write one self-contained page.")
-@click.option("--svg", type=FIGURE, metavar="FILE", help="Write the figure as SVG.")
-@click.option("--png", type=FIGURE, metavar="FILE", help="Write the figure as PNG.")
-@click.option("--pdf", type=FIGURE, metavar="FILE", help="Write the figure as PDF.")
+@click.option("--html", type=OUTPUT_FILE, metavar="FILE", help="Write one self-contained page.")
+@click.option("--svg", type=OUTPUT_FILE, metavar="FILE", help="Write the figure as SVG.")
+@click.option("--png", type=OUTPUT_FILE, metavar="FILE", help="Write the figure as PNG.")
+@click.option("--pdf", type=OUTPUT_FILE, metavar="FILE", help="Write the figure as PDF.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def explain(
     text: str | None,
+    more: tuple[str, ...],
     file: Path | None,
     example: bool,
     model: str | None,
@@ -65,10 +70,13 @@ def explain(
     Without --layer and --head softmap chooses the head in which words look most at other words, and shows a
     table of all heads to choose from. Without a file option the story is printed.
     """
+    if more:
+        raise click.UsageError(f'Put the text in quotes: softmap explain "{" ".join([text or "", *more])}"')
     files = {kind: path for kind, path in (("html", html), ("svg", svg), ("png", png), ("pdf", pdf)) if path}
     with _errors(), _status() as say_status:
         if example:
-            told = _tell_example(text, file, model, options)
+            given = {"TEXT": text is not None, "--file": file, "--model": model is not None, "--revision": revision}
+            told = _tell_example({**given, "--trust-remote-code": trust_remote_code}, options)
         else:
             told = _tell(_read_text(text, file), model, revision, trust_remote_code, options, say_status)
         for kind, path in files.items():
@@ -98,15 +106,14 @@ def _tell(
     return tell(text, loaded, **options, progress=lambda done, total: say_status(f"head {done} of {total}"))
 
 
-def _tell_example(text: str | None, file: Path | None, model: str | None, options: dict[str, Any]) -> Story:
-    given = [name for name, value in {"TEXT": text, "--file": file, "--model": model}.items() if value is not None]
-    given += [f"--{name}" for name in ("layer", "head") if options[name] is not None]
-    if given:
-        raise click.UsageError(f"--example brings a text and numbers of its own; leave out {' and '.join(given)}.")
+def _tell_example(given: dict[str, Any], options: dict[str, Any]) -> Story:
+    names = [name for name, value in given.items() if value]
+    if names:
+        raise click.UsageError(f"--example brings a text and numbers of its own; leave out {' and '.join(names)}.")
     from softmap.story import explain as tell
     from softmap.worked_example import example
 
-    return tell(example(), row=options["row"], lang=options["lang"])
+    return tell(example(), **options)
 
 
 def _read_text(text: str | None, file: Path | None) -> str:
@@ -117,7 +124,7 @@ def _read_text(text: str | None, file: Path | None) -> str:
     name = str(file)
     try:
         data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise TextError(
             name,
@@ -133,10 +140,13 @@ def _write(told: Story, path: Path, kind: str) -> None:
     from softmap.render.files import save
 
     try:
-        save(told, path, kind)
+        with warnings.catch_warnings(record=True) as caught:
+            save(told, path, kind)
     except OSError as error:
         place = "a file that can be written"
         raise ParameterError(f"--{kind} {path}", place, error.strerror or str(error), "Check the folder.") from error
+    for warning in caught:
+        click.echo(f"Warning: {warning.message}", err=True)
     click.echo(f"wrote {path}", err=True)
 
 
@@ -146,7 +156,10 @@ def _print(told: Story) -> None:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     console = Console()
-    console.print(told) if console.is_terminal else click.echo(str(told), nl=False)
+    if console.is_terminal:
+        console.print(told)
+    else:
+        click.echo(str(told), nl=False)
 
 
 @contextlib.contextmanager
@@ -165,7 +178,8 @@ def _status() -> Iterator[Callable[[str], None]]:
         yield lambda _: None
         return
     from rich.console import Console
+    from rich.markup import escape
 
     status: Status
     with Console(stderr=True).status("starting") as status:
-        yield status.update
+        yield lambda doing: status.update(escape(doing))

@@ -13,54 +13,61 @@ SENTENCES: dict[str, dict[str, str]] = {
     # where the numbers come from
     "source": {
         "en": "{model}{revision}, {dtype}: {layers} layers of {heads} heads. This is layer {layer}, head {head}, counted from 0.",
-        "zh": "{model}{revision}，{dtype}：{layers} 层，每层 {heads} 个头。这里是第 {layer} 层第 {head} 个头（从 0 数起）。",
+        "zh": "{model}{revision}，{dtype}：{layers} 层，每层 {heads} 个头。这里是第 {layer} 层、第 {head} 号头（编号从 0 开始）。",
     },
     "source_example": {
         "en": "The worked example: small whole numbers made for these three words, with d_k = {d_k}.",
-        "zh": "课本例子：为这三个词编造的小整数，d_k = {d_k}。",
+        "zh": "示例：为这三个词设计的小整数，d_k = {d_k}。",
     },
     "chosen": {
-        "en": "softmap chose this head because in it words look most at other words: {others} of their attention, with {special} on special tokens and {itself} on themselves.",
-        "zh": "softmap 选了这个头，因为在这里词最关注其他词：{others} 的注意力给其他词，{special} 给特殊标记，{itself} 给自己。",
+        "en": "softmap chose it from {among}, because here words look most at other words, not only at a neighbour: {others} of their attention, with {special} on special tokens and {itself} on themselves.",
+        "zh": "softmap 从{among}中选了它，因为在这个头里，词最关注其他词（而不只是相邻的词）：{others} 的注意力给其他词，{special} 给特殊词元，{itself} 给自己。",
     },
     "chosen_single": {
-        "en": "softmap chose this head because the text has one word, and here it looks least at special tokens: {special} of its attention.",
-        "zh": "softmap 选了这个头，因为文本只有一个词，而它在这里最少关注特殊标记：{special} 的注意力。",
+        "en": "softmap chose it from {among}, because the text has one word, and here that looks least at special tokens: {special} of its attention.",
+        "zh": "softmap 从{among}中选了它，因为文本只有一个词，而它在这里最少关注特殊词元：{special} 的注意力。",
     },
+    "chosen_from_all": {"en": "all heads", "zh": "所有的头"},
+    "chosen_from_layer": {"en": "the heads of layer {layer}", "zh": "第 {layer} 层的头"},
+    "chosen_from_head": {"en": "the heads numbered {head} of all layers", "zh": "各层的第 {head} 号头"},
     "table": {
         "en": "Other heads to look at: --layer (down) and --head (across). In each, % of the words' attention that goes to special tokens",
-        "zh": "可选的其他头：--layer（行）与 --head（列）。各头中词的注意力给特殊标记的百分比",
+        "zh": "可选的其他头：--layer（行）与 --head（列）。各头中词的注意力给特殊词元的百分比",
     },
     # the tokens
-    "tokens_title": {"en": "The tokens", "zh": "标记"},
+    "tokens_title": {"en": "The tokens", "zh": "词元"},
     "tokens": {
-        "en": "The model reads {count} tokens. {special} are special tokens, which the tokenizer adds.",
-        "zh": "模型读到 {count} 个标记。其中 {special} 是分词器加上的特殊标记。",
+        "en": "The model reads {count} tokens. Special tokens, which stand for no word: {special}.",
+        "zh": "模型读到 {count} 个词元。其中不代表任何词的特殊词元：{special}。",
     },
-    "tokens_plain": {"en": "{count} tokens, one a word.", "zh": "{count} 个标记，每个词一个。"},
+    "tokens_plain": {"en": "{count} tokens, one a word.", "zh": "{count} 个词元，每个词一个。"},
+    "unknown": {
+        "en": "The model does not know {words}: it reads [UNK] for each, the same for all.",
+        "zh": "模型的词表里没有 {words}：读到的都是 [UNK]，对它来说没有区别。",
+    },
     "pieces": {"en": "{word} is read in pieces: {pieces}.", "zh": "{word} 被拆成几段：{pieces}。"},
     "pieces_more": {"en": "{count} more words are read in pieces.", "zh": "另有 {count} 个词被拆成几段。"},
     "cut": {
         "en": "The text was cut to the model's limit: its last {count} tokens were not read, from {start} on.",
-        "zh": "文本按模型上限截断：末尾 {count} 个标记没有读入，从 {start} 开始。",
+        "zh": "文本按模型上限截断：末尾 {count} 个词元没有读入，从 {start} 开始。",
     },
     "long": {
         "en": "With {count} tokens the text is longer than a page of {page}, so the story tells the row of {row} alone.",
-        "zh": "文本有 {count} 个标记，超过一页（{page} 个），所以这里只讲 {row} 这一行。",
+        "zh": "文本有 {count} 个词元，超过一页（{page} 个），所以这里只讲 {row} 这一行。",
     },
     # x to q, k, v
     "projection_title": {"en": "From x to q, k and v", "zh": "由 x 得到 q、k、v"},
     "projection": {
-        "en": "Each token enters the layer as a row of x. Three learned matrices turn it into a query (what it looks for), a key (what it is found by) and a value (what it passes on).",
-        "zh": "每个标记以 x 的一行进入这一层。三个学到的矩阵把它变成查询（它要找什么）、键（凭什么被找到）和值（它传递什么）。",
+        "en": "Each token enters the layer as a row of x. Three learned matrices (and biases, where the model has them) turn it into a query (what it looks for), a key (what it is found by) and a value (what it passes on).",
+        "zh": "每个词元以 x 的一行进入这一层。三个训练得到的矩阵（有的模型还有偏置）把它变成查询（它要找什么）、键（凭什么被找到）和值（它传递什么）。",
     },
     "strip_cut": {"en": "first {shown} of {total} numbers", "zh": "{total} 个数中的前 {shown} 个"},
-    "strip_range": {"en": "shades span ±{range}", "zh": "色阶为 ±{range}"},
+    "strip_range": {"en": "shades span ±{range}", "zh": "色阶范围 ±{range}"},
     # step 1
     "scores_title": {"en": "Step 1   scores = q kᵀ", "zh": "第一步   scores = q kᵀ"},
     "scores": {
         "en": "Row by row, the dot product of one token's query with every token's key: how similar they are.",
-        "zh": "逐行来看，是一个标记的查询与每个标记的键的点积：它们有多相似。",
+        "zh": "每一行是一个词元的查询与所有词元的键的点积，表示它们有多相似。",
     },
     "scores_read": {
         "en": "{query}'s query is most similar to the key of {best} ({high}), least to that of {worst} ({low}).",
@@ -87,30 +94,26 @@ SENTENCES: dict[str, dict[str, str]] = {
     },
     "gradient": {
         "en": "Why: it keeps softmax's gradients stable. Measured on this head, mean of the rows: without the scale the largest weight of a row would be {w_without}, with it {w_with}; the norm of softmax's gradient is {g_without} without it and {g_with} with it, {change}.",
-        "zh": "为什么：让 softmax 的梯度稳定。在这个头上实测（各行平均）：不缩放时一行中最大的权重是 {w_without}，缩放后是 {w_with}；softmax 梯度的范数不缩放时是 {g_without}，缩放后是 {g_with}，{change}。",
+        "zh": "为什么要除：使 softmax 的梯度保持稳定。在这个头上实测（各行平均）：不缩放时一行中最大的权重是 {w_without}，缩放后是 {w_with}；softmax 梯度的范数不缩放时是 {g_without}，缩放后是 {g_with}，{change}。",
     },
-    "gradient_grew": {"en": "{times} times as large", "zh": "是前者的 {times} 倍"},
+    "gradient_changed": {"en": "{times} times as large", "zh": "是前者的 {times} 倍"},
     "gradient_grew_much": {"en": "over a million times as large", "zh": "是前者的一百万倍以上"},
-    "gradient_shrank": {
-        "en": "here no larger, since the scores are small enough without it",
-        "zh": "这里并没有变大，因为分数本来就够小",
-    },
     "gradient_table": {
         "en": "largest weight of each row, and norm of softmax's gradient, before and after the scale",
         "zh": "每行的最大权重与 softmax 梯度的范数：缩放前与缩放后",
     },
-    "weight_before": {"en": "weight before", "zh": "权重 缩放前"},
-    "weight_after": {"en": "weight after", "zh": "权重 缩放后"},
-    "gradient_before": {"en": "grad. before", "zh": "梯度 缩放前"},
-    "gradient_after": {"en": "grad. after", "zh": "梯度 缩放后"},
+    "weight_before": {"en": "weight before", "zh": "权重(前)"},
+    "weight_after": {"en": "weight after", "zh": "权重(后)"},
+    "gradient_before": {"en": "grad. before", "zh": "梯度(前)"},
+    "gradient_after": {"en": "grad. after", "zh": "梯度(后)"},
     # step 3
     "weights_title": {
         "en": "Step 3   weights = softmax(scaled), row by row",
         "zh": "第三步   weights = softmax(scaled)，逐行",
     },
     "weights": {
-        "en": "Now every number lies between 0 and 1 and each row sums to 1. This is the score matrix.",
-        "zh": "现在每个数都在 0 与 1 之间，每行之和为 1。这就是得分矩阵。",
+        "en": "Now every number lies between 0 and 1 and each row sums to 1. These are the attention weights, often called the score matrix.",
+        "zh": "现在每个数都在 0 与 1 之间，每行之和为 1。这就是注意力权重，也常叫得分矩阵。",
     },
     "merged": {
         "en": "From here on in words: attention to a word adds its pieces up, attention from a word averages them.",
@@ -118,15 +121,15 @@ SENTENCES: dict[str, dict[str, str]] = {
     },
     "looks_back": {
         "en": "This is a previous-token head: {share} of the weight goes to the token just before.",
-        "zh": "这是一个“前一标记”头：{share} 的权重给紧挨着的前一个标记。",
+        "zh": "这是一个“前一词元”头：{share} 的权重给紧挨着的前一个词元。",
     },
     "looks_ahead": {
         "en": "This is a next-token head: {share} of the weight goes to the token just after.",
-        "zh": "这是一个“后一标记”头：{share} 的权重给紧挨着的后一个标记。",
+        "zh": "这是一个“后一词元”头：{share} 的权重给紧挨着的后一个词元。",
     },
     "weights_read": {"en": "{query}: {shares}.", "zh": "{query}：{shares}。"},
-    "itself": {"en": "itself", "zh": "自己"},
-    "share": {"en": "{percent} {key}", "zh": "{percent} 给{key}"},
+    "share_itself": {"en": "{percent} itself", "zh": "{percent} 给自己"},
+    "share": {"en": "{percent} {key}", "zh": "{percent} 给 {key}"},
     "share_rest": {"en": "{percent} the other {count}", "zh": "{percent} 给其余 {count} 个"},
     # step 4
     "output_title": {"en": "Step 4   output = weights v", "zh": "第四步   output = weights v"},
@@ -134,12 +137,17 @@ SENTENCES: dict[str, dict[str, str]] = {
         "en": "Each word's new representation z is the sum of all value vectors, weighted by its row.",
         "zh": "每个词的新表示 z 是所有值向量按它那一行加权之和。",
     },
+    "output_pieces": {
+        "en": "Of a word in several pieces, z is the mean over them, and v their mean weighted by this row.",
+        "zh": "对由几段组成的词，z 是各段的平均，v 是各段按这一行加权的平均。",
+    },
     "output_shares": {
         "en": "How much each value vector brings, ‖w·v‖, as a share of its row (a large weight on a short vector brings little)",
         "zh": "每个值向量贡献多少：‖w·v‖ 占该行的比例（权重大而向量短，贡献也小）",
     },
     "output_read": {"en": "z({query}) comes {shares}.", "zh": "z({query})：{shares}。"},
-    "brought": {"en": "{percent} from {key}", "zh": "{percent} 来自{key}"},
+    "brought_itself": {"en": "{percent} from itself", "zh": "{percent} 来自自己"},
+    "brought": {"en": "{percent} from {key}", "zh": "{percent} 来自 {key}"},
     "brought_rest": {"en": "{percent} from the other {count}", "zh": "{percent} 来自其余 {count} 个"},
     # the last line
     "agreement": {
@@ -153,8 +161,8 @@ SENTENCES: dict[str, dict[str, str]] = {
     },
     # what a page could not hold
     "left_out": {
-        "en": "Too large for this page: row {row} alone{keys}. Left out: {left}.",
-        "zh": "页面放不下：只显示 {row} 这一行{keys}。未显示：{left}。",
+        "en": "Too large for this page: {row} alone{keys}. Left out: {left}.",
+        "zh": "显示不下：只显示 {row}{keys}。未显示：{left}。",
     },
     "left_out_top": {"en": ", with its top {count} keys", "zh": "及其前 {count} 个键"},
     "left_out_rows": {"en": "{count} other rows", "zh": "其余 {count} 行"},
@@ -167,8 +175,8 @@ SENTENCES: dict[str, dict[str, str]] = {
         "en": "{count} more rows can be read with --row or --json.",
         "zh": "另外 {count} 行可用 --row 或 --json 查看。",
     },
-    "sum": {"en": "sum", "zh": "和"},
-    "other_tokens": {"en": "{count} more tokens", "zh": "另外 {count} 个标记"},
+    "sum": {"en": "sum", "zh": "合计"},
+    "other_tokens": {"en": "{count} more tokens", "zh": "另外 {count} 个词元"},
     "page_hint": {"en": "Choose a word, or click on a row:", "zh": "选一个词，或点一行："},
     "figure_left_out": {
         "en": "Lines to the top {count} keys alone. Left out: {left}.",

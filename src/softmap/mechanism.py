@@ -68,6 +68,7 @@ def self_attention(
     x, w_q, w_k, w_v, b_q, b_k, b_v = _read_projections(x, w_q, w_k, w_v, b_q, b_k, b_v)
     d_k = w_k.shape[1]
     scale = check_scale(scale, d_k)
+    check_causal(causal, x.shape[0], x.shape[0])
 
     q = linear(x, w_q, b_q)  # x W_q + b_q: (tokens, d_model) x (d_model, d_k) -> (tokens, d_k)
     k = linear(x, w_k, b_k)  # x W_k + b_k: (tokens, d_model) x (d_model, d_k) -> (tokens, d_k)
@@ -219,7 +220,7 @@ def _after_scores(
     causal: bool,
 ) -> Steps:
     """Steps 2 to 4, for those who come with scores."""
-    check_causal(causal, scores)
+    check_causal(causal, *scores.shape)
     scale = check_scale(scale, d_k)
     scaled = mask_future(scores * scale, causal)
     weights = softmax(scaled)

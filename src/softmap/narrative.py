@@ -7,11 +7,14 @@ and what to leave out where it is too narrow, is the renderer's business.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from softmap.heads import POSITIONAL
 from softmap.language import say
 from softmap.mechanism import PAGE
 from softmap.words import printable
@@ -27,8 +30,8 @@ if TYPE_CHECKING:
     Numbers = np.ndarray[Any, Any]
 
 Style = Literal["number", "weight", "percent", "precise"]
-POSITIONAL = 0.8
-"""The mean weight on the token before (or after) from which on a head is said to look there."""
+FEW = 8
+"""Numbers in a row that are shown as numbers, not as shades."""
 TOP = 4
 """How many keys a sentence names before it speaks of the others."""
 
@@ -42,14 +45,14 @@ class Strips:
         formula: how it came about, with shapes.
         labels: one a row.
         values: (rows, numbers).
-        row: the row that is pointed out.
+        pointed: the rows that are pointed out, several where a word has pieces.
     """
 
     stage: str
     formula: str
     labels: tuple[str, ...]
     values: Float[Numbers, "rows numbers"]
-    row: int
+    pointed: range
 
     @property
     def span(self) -> float:
@@ -66,10 +69,11 @@ class Grid:
         rows, columns: the labels.
         values: (rows, columns).
         style: how its numbers are written.
-        row: the row that is pointed out; None where rows are not words.
+        pointed: the rows that are pointed out, several where a word has pieces; none where rows are not words.
         sums: whether each row's sum stands at its end.
         mark: a cell that is pointed out.
         essential: whether all of it must be shown, however narrow the page.
+        digits: how many decimals its numbers have, where its style leaves that open.
     """
 
     name: str
@@ -77,23 +81,24 @@ class Grid:
     columns: tuple[str, ...]
     values: Float[Numbers, "rows columns"]
     style: Style = "number"
-    row: int | None = None
+    pointed: range = range(0)
     sums: bool = False
     mark: tuple[int, int] | None = None
     essential: bool = False
+    digits: int = 2
 
     def text(self, row: int, column: int) -> str:
         """One number as it is written."""
-        return write(float(self.values[row, column]), self.style, whole=self._is_whole)
+        return write(float(self.values[row, column]), self.style, whole=self.is_whole, digits=self.digits)
 
     def sum_text(self, row: int) -> str:
         """The sum of one row as it is written."""
         return write(float(self.values[row].sum()), self.style)
 
-    def row_alone(self) -> Grid:
-        """The pointed-out row without the others."""
-        i = self.row or 0
-        return replace(self, rows=self.rows[i : i + 1], values=self.values[i : i + 1], row=0)
+    def pointed_alone(self) -> Grid:
+        """The pointed-out rows without the others."""
+        rows = slice(self.pointed.start, self.pointed.stop)
+        return replace(self, rows=self.rows[rows], values=self.values[rows], pointed=range(len(self.pointed)))
 
     def heat(self) -> Float[Numbers, "rows columns"]:
         """Each number as a shade from 0 to 1; −∞ as NaN, for none. Shares of a whole keep 0 and 1 as they are."""
@@ -105,7 +110,13 @@ class Grid:
         return shades
 
     @property
-    def _is_whole(self) -> bool:
+    def has_bars(self) -> bool:
+        """Whether a bar from 0 can stand for a number: for shares of a whole, not for scores."""
+        return self.style in ("weight", "percent")
+
+    @cached_property
+    def is_whole(self) -> bool:
+        """Whether all its numbers are whole, and are written so."""
         finite = self.values[np.isfinite(self.values)]
         return bool((finite == np.rint(finite)).all())
 
@@ -143,9 +154,19 @@ def narrate(story: Story) -> tuple[Section, ...]:
     return tuple(tell(story) for tell in tellers)
 
 
-def quote(unit: Unit) -> str:
-    """A word between backticks, which a renderer may set as it likes; a special token as it is."""
-    return unit.label if unit.special else f"`{unit.label}`"
+def quote(units: tuple[Unit, ...], i: int) -> str:
+    """A word between backticks, which a renderer may set as it likes; a special token as it is.
+
+    One of several that read the same is followed by its index, as `--row` takes it.
+    """
+    unit = units[i]
+    name = unit.label if unit.special else f"`` {unit.label} ``" if "`" in unit.label else f"`{unit.label}`"
+    return f"{name} (:{i})" if _counts(units)[unit.label] > 1 else name
+
+
+@lru_cache(maxsize=8)
+def _counts(units: tuple[Unit, ...]) -> Counter[str]:
+    return Counter(unit.label for unit in units)
 
 
 def headline(text: str, longest: int = 200) -> str:
@@ -159,7 +180,7 @@ def percent(share: float) -> str:
     return "<1%" if 0 < share < 0.005 else f"{100 * share:.0f}%"
 
 
-def write(value: float, style: Style, *, whole: bool = False) -> str:
+def write(value: float, style: Style, *, whole: bool = False, digits: int = 2) -> str:
     """A number as it stands in a matrix."""
     if math.isinf(value):
         return "−∞"
@@ -169,7 +190,7 @@ def write(value: float, style: Style, *, whole: bool = False) -> str:
         return f"{value:.2f}"
     if style == "precise":
         return "0" if value == 0 else f"{value:.4f}" if abs(value) >= 0.0005 else f"{value:.0e}"
-    return f"{value:.0f}" if whole else f"{value:.2f}" if abs(value) < 100 else f"{value:.1f}"
+    return f"{value:.0f}" if whole else f"{value:.{digits if abs(value) < 100 else min(digits, 1)}f}"
 
 
 def _source(story: Story) -> Section:
@@ -189,11 +210,12 @@ def _source(story: Story) -> Section:
             head=source.head,
         )
     ]
-    if source.shares is None:
+    if source.shares is None or source.chosen_from is None:
         return Section("source", "", tuple(sentences))
     here = source.layer, source.head
     shares = {"special": source.shares.to_special, "itself": source.shares.to_itself, "others": source.shares.to_others}
     told = {name: percent(float(share[here])) for name, share in shares.items()}
+    told["among"] = say(language, f"chosen_from_{source.chosen_from}", layer=source.layer, head=source.head)
     sentences.append(say(language, "chosen" if source.shares.to_others[here] > 0 else "chosen_single", **told))
     table = Grid(
         say(language, "table"),
@@ -215,17 +237,28 @@ def _tokens(story: Story) -> Section:
         if special
         else say(language, "tokens_plain", count=len(units))
     ]
-    in_pieces = [word for word in story.words if word.pieces > 1]
-    for word in in_pieces[:TOP]:
-        pieces = " ".join(unit.label for unit in units[word.start : word.stop])
-        sentences.append(say(language, "pieces", word=quote(word), pieces=pieces))
+    in_pieces = {
+        word.label: " ".join(unit.label for unit in units[word.start : word.stop])
+        for word in story.words
+        if word.pieces > 1
+    }
+    for word, pieces in list(in_pieces.items())[:TOP]:
+        sentences.append(say(language, "pieces", word=f"`{word}`", pieces=pieces))
     if len(in_pieces) > TOP:
         sentences.append(say(language, "pieces_more", count=len(in_pieces) - TOP))
+    unknown = dict.fromkeys(
+        f"`{printable(story.tokens.text[slice(*span)])}`"
+        for span, is_unknown in zip(story.tokens.spans, story.tokens.unknown, strict=True)
+        if is_unknown
+    )
+    if unknown:
+        named = ", ".join(list(unknown)[:TOP]) + (", …" if len(unknown) > TOP else "")
+        sentences.append(say(language, "unknown", words=named))
     if story.tokens.cut:
         start = f"`{headline(story.tokens.cut_text, 40)}`"
         sentences.append(say(language, "cut", count=story.tokens.cut, start=start))
     if len(story.queries) < len(units):
-        row = quote(story.words[story.row])
+        row = quote(story.words, story.row)
         sentences.append(say(language, "long", count=len(units), page=PAGE, row=row))
     return Section("tokens", say(language, "tokens_title"), tuple(sentences))
 
@@ -233,7 +266,7 @@ def _tokens(story: Story) -> Section:
 def _projection(story: Story) -> Section:
     steps, language = story.steps, story.language
     stages: dict[str, Numbers] = {"x": steps.x, "q": steps.q, "k": steps.k, "v": steps.v}  # type: ignore[dict-item]
-    pictures = []
+    pictures: list[Grid | Strips] = []
     for name, stage in stages.items():
         if stage is None:
             continue
@@ -243,30 +276,35 @@ def _projection(story: Story) -> Section:
         formula = f"{name} {rows} × {width}"
         if name != "x" and steps.x is not None:
             d_model = steps.x.shape[1]
-            formula = f"{name} = x W_{name}   {rows} × {width} = ({rows} × {d_model}) ({d_model} × {width})"
-        row = story.words[story.row].start - (story.queries.start if of_queries else 0)
-        pictures.append(Strips(name, formula, labels, stage, row))
+            bias = f" + b_{name}" if name in story.biases else ""
+            formula = f"{name} = x W_{name}{bias}   {rows} × {width} = ({rows} × {d_model}) ({d_model} × {width})"
+        pointed = _pointed_tokens(story, story.queries.start if of_queries else 0)
+        if width <= FEW and rows <= FEW:
+            columns = tuple(str(j) for j in range(width))
+            pictures.append(Grid(formula, labels, columns, stage, pointed=pointed))
+        else:
+            pictures.append(Strips(name, formula, labels, stage, pointed))
     return Section("projection", say(language, "projection_title"), (say(language, "projection"),), tuple(pictures))
 
 
 def _scores(story: Story) -> Section:
     grid = _token_grid(story, "scores", story.steps.scores)
     readings = tuple(
-        Reading(i, _read_scores(story, query, story.steps.scores[i])) for i, query in enumerate(story.queries)
+        Reading(i, _read_scores(story, query, story.steps.scores[i], whole=grid.is_whole))
+        for i, query in enumerate(story.queries)
     )
     return Section("scores", say(story.language, "scores_title"), (say(story.language, "scores"),), (grid,), readings)
 
 
-def _read_scores(story: Story, query: int, scores: Float[Numbers, " tokens"]) -> str:
+def _read_scores(story: Story, query: int, scores: Float[Numbers, " tokens"], *, whole: bool) -> str:
     best, worst = int(np.argmax(scores)), int(np.argmin(scores))
     sentence = "scores_read_one" if len(scores) == 1 else "scores_read_self" if best == query else "scores_read"
-    whole = bool((story.steps.scores == np.rint(story.steps.scores)).all())
     return say(
         story.language,
         sentence,
-        query=quote(story.units[query]),
-        best=quote(story.units[best]),
-        worst=quote(story.units[worst]),
+        query=quote(story.units, query),
+        best=quote(story.units, best),
+        worst=quote(story.units, worst),
         high=write(float(scores[best]), "number", whole=whole),
         low=write(float(scores[worst]), "number", whole=whole),
     )
@@ -298,18 +336,16 @@ def _scaled(story: Story) -> Section:
         tuple(say(language, f"{measure}_{when}") for measure in ("weight", "gradient") for when in ("before", "after")),
         np.concatenate([largest, gradients]).T,
         style="precise",
-        row=story.words[story.row].start - story.queries.start,
+        pointed=_pointed_tokens(story, story.queries.start),
     )
     title = say(language, "scaled_title" if divides else "scaled_title_scale")
     return Section("scaled", title, (rule, reason), (_token_grid(story, "scaled", steps.scaled), table))
 
 
 def _read_change(language: str, without: float, with_scale: float) -> str:
-    if with_scale <= without:
-        return say(language, "gradient_shrank")
     if with_scale >= 1e6 * without:
         return say(language, "gradient_grew_much")
-    return say(language, "gradient_grew", times=f"{float(f'{with_scale / without:.3g}'):,g}")
+    return say(language, "gradient_changed", times=f"{float(f'{with_scale / without:.3g}'):,g}")
 
 
 def _weights(story: Story) -> Section:
@@ -331,19 +367,20 @@ def _output(story: Story) -> Section:
     if steps.output is None:
         return Section("output", say(language, "output_title"), ())
     row = story.shown_words.index(story.row)
-    word, weights = story.words[story.row], story.weights[row]
+    weights = story.weights[row]
     keys = _worth_naming(weights)
-    terms = " + ".join(f"{weights[j]:.2f} v({quote(story.words[j])})" for j in keys)
+    terms = " + ".join(f"{weights[j]:.2f} v({quote(story.words, j)})" for j in keys)
     rest = " + …" if len(weights) > len(keys) else ""
     queries = story.units[story.queries.start : story.queries.stop]
     rows, width = steps.output.shape
     formula = f"output {rows} × {width} = ({rows} × {len(story.units)}) ({len(story.units)} × {width})"
     pictures = (
-        Strips("output", formula, _labels(queries), steps.output, word.start - story.queries.start),
+        Strips("output", formula, _labels(queries), steps.output, _pointed_tokens(story, story.queries.start)),
         _word_grid(story, say(language, "output_shares"), story.contributions, "percent"),
     )
     readings = _read_shares(story, story.contributions, "output_read", "brought")
-    sentences = (say(language, "output"), f"z({quote(word)}) = {terms}{rest}")
+    pieces = (say(language, "output_pieces"),) if any(story.words[j].pieces > 1 for j in (*keys, story.row)) else ()
+    sentences = (say(language, "output"), *pieces, f"z({quote(story.words, story.row)}) = {terms}{rest}")
     return Section("output", say(language, "output_title"), sentences, pictures, readings)
 
 
@@ -368,7 +405,7 @@ def _read_shares(story: Story, shares: Float[Numbers, "rows words"], sentence: s
             say(
                 story.language,
                 sentence,
-                query=quote(story.words[word]),
+                query=quote(story.words, word),
                 shares=_list_shares(story, shares[i], word, share),
             ),
         )
@@ -379,14 +416,15 @@ def _read_shares(story: Story, shares: Float[Numbers, "rows words"], sentence: s
 def _list_shares(story: Story, row: Float[Numbers, " words"], word: int, share: str) -> str:
     language = story.language
     named = _worth_naming(row)
-    itself = say(language, "itself")
     parts = [
-        say(language, share, percent=percent(float(row[j])), key=itself if j == word else quote(story.words[j]))
+        say(language, f"{share}_itself", percent=percent(float(row[j])))
+        if j == word
+        else say(language, share, percent=percent(float(row[j])), key=quote(story.words, j))
         for j in named
     ]
     others = len(row) - len(named)
     if others:
-        rest = percent(max(0.0, float(row.sum() - row[named].sum())))
+        rest = percent(float(np.delete(row, named).sum()))
         parts.append(say(language, f"{share}_rest", percent=rest, count=others))
     return ("，" if language == "zh" else ", ").join(parts)
 
@@ -400,8 +438,9 @@ def _worth_naming(shares: Float[Numbers, " words"]) -> list[int]:
 
 def _token_grid(story: Story, name: str, values: Float[Numbers, "queries tokens"]) -> Grid:
     queries = story.units[story.queries.start : story.queries.stop]
-    row = story.words[story.row].start - story.queries.start
-    return Grid(name, _labels(queries), _labels(story.units), values, row=row)
+    return Grid(
+        name, _labels(queries), _labels(story.units), values, pointed=_pointed_tokens(story, story.queries.start)
+    )
 
 
 def _word_grid(
@@ -409,7 +448,13 @@ def _word_grid(
 ) -> Grid:
     rows = tuple(story.words[i].label for i in story.shown_words)
     row = story.shown_words.index(story.row)
-    return Grid(name, rows, _labels(story.words), values, style=style, row=row, sums=sums)
+    return Grid(name, rows, _labels(story.words), values, style=style, pointed=range(row, row + 1), sums=sums)
+
+
+def _pointed_tokens(story: Story, first: int) -> range:
+    """The tokens of the pointed-out word, as rows of a matrix whose first row is token `first`."""
+    word = story.words[story.row]
+    return range(word.start - first, word.stop - first)
 
 
 def _labels(units: Sequence[Unit]) -> tuple[str, ...]:

@@ -10,12 +10,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from softmap import words as wording
-from softmap.errors import ModelError, RowError, TextError
+from softmap.errors import ParameterError, RowError, TextError
 from softmap.language import choose_language
 from softmap.mechanism import PAGE, Steps, self_attention, softmax
 from softmap.tokens import Tokens, tokenize
@@ -42,7 +42,8 @@ class Source:
         dtype: what the model computed in, such as ``float32``.
         layers, heads: how many it has.
         layer, head: the one told of, counted from 0.
-        chosen: whether softmap chose it.
+        chosen_from: what softmap chose it from: ``all`` heads, those of the ``layer`` asked for, or those of the
+            ``head`` number asked for; None where layer and head were both asked for.
         shares: where the words look in every head; None where layer and head were both asked for.
         difference: the largest absolute difference between this head's output and the model's own.
     """
@@ -54,7 +55,7 @@ class Source:
     heads: int
     layer: int
     head: int
-    chosen: bool
+    chosen_from: Literal["all", "layer", "head"] | None
     shares: Shares | None
     difference: float
 
@@ -74,6 +75,7 @@ class Story:
         queries: the tokens that the rows of `steps` stand for: all, or those of `row` where the text is longer
             than a page (512 tokens).
         source: the model behind it; None for the worked example.
+        biases: those of q, k and v that a bias was added to.
         language: ``en`` or ``zh``, the language of its sentences.
     """
 
@@ -84,6 +86,7 @@ class Story:
     steps: Steps
     queries: range
     source: Source | None
+    biases: tuple[str, ...]
     language: str
 
     @property
@@ -125,13 +128,18 @@ class Story:
     @cached_property
     def gradient_norms(self) -> tuple[Float[Numbers, " queries"], Float[Numbers, " queries"]]:
         """The norm of softmax's gradient in each row: of the scores as they are, and of the scaled ones."""
-        return softmax_gradient_norm(self.unscaled_weights), softmax_gradient_norm(self.steps.weights)
+        return softmax_gradient_norm(self._unscaled), softmax_gradient_norm(self.steps.scaled)
 
     @cached_property
     def unscaled_weights(self) -> Float[Numbers, "queries tokens"]:
         """What softmax would make of the scores without the division of step 2."""
-        unscaled: Numbers = softmax(np.where(np.isfinite(self.steps.scaled), self.steps.scores, -np.inf))
+        unscaled: Numbers = softmax(self._unscaled)
         return unscaled
+
+    @property
+    def _unscaled(self) -> Float[Numbers, "queries tokens"]:
+        """The scores, with −∞ where a key may not be seen."""
+        return np.where(np.isfinite(self.steps.scaled), self.steps.scores, -np.inf)
 
     @cached_property
     def neighbour_shares(self) -> dict[int, float]:
@@ -240,35 +248,32 @@ def explain(
     """
     language = choose_language(lang)
     if isinstance(text, Example):
+        _refuse_given(
+            model=model is not None, layer=layer is not None, head=head is not None, words=not words, truncate=truncate
+        )
         return _tell_example(text, row, language)
     if not isinstance(text, str):
         hint = "Give a sentence, or softmap.example()."
         raise TextError("text", "a string or softmap.example()", type(text).__name__, hint)
 
     from softmap import models
-    from softmap.heads import check_head, measure_shares
-    from softmap.models.capture import capture
+    from softmap.heads import check_head, measure_difference, measure_shares
+    from softmap.models.capture import capture, on_one_thread
 
     loaded = model if isinstance(model, models.LoadedModel) else models.load(model)
     tokens = tokenize(loaded, text, truncate=truncate)
     rows = wording.units_of_words(tokens) if words else wording.units_of_tokens(tokens)
     chosen_row = _find_row(rows, row)
-    run = capture(loaded, tokens)
-    check_head(run, layer, head)
-    shares = measure_shares(run, rows, progress) if layer is None or head is None else None
+    with on_one_thread(tokens):
+        run = capture(loaded, tokens)
+        check_head(run, layer, head)
+        shares = measure_shares(run, rows, progress) if layer is None or head is None else None
     chosen = shares.best(layer, head) if shares else (int(layer or 0), int(head or 0))
 
     queries = _page_of(len(tokens), rows[chosen_row])
     told = run.head(*chosen)
-    ((strip, steps),) = told.strips(slice(queries.start, queries.stop))
-    difference = told.difference(steps, strip)
-    if not told.agrees(difference):
-        raise ModelError(
-            f"{loaded.name}, layer {chosen[0]}, head {chosen[1]}",
-            "softmax(q kᵀ · scale) v to be what the model computes",
-            f"an output that differs by {difference:.1e}",
-            "Its attention does more than that, so its numbers can't be told by the four steps.",
-        )
+    ((_, steps),) = told.strips(slice(queries.start, queries.stop))
+    difference = float(shares.difference[chosen]) if shares else measure_difference(run, *chosen)
     source = Source(
         model=loaded.name,
         revision=loaded.revision,
@@ -277,23 +282,39 @@ def explain(
         heads=run.shape[1],
         layer=chosen[0],
         head=chosen[1],
-        chosen=shares is not None,
+        chosen_from=_chosen_from(layer, head),
         shares=shares,
         difference=difference,
     )
     units = wording.units_of_tokens(tokens, as_in_text=words)
-    return Story(tokens, units, rows, chosen_row, _as_numpy(steps), queries, source, language)
+    biases = tuple(name for name in "qkv" if getattr(told, f"b_{name}") is not None)
+    return Story(tokens, units, rows, chosen_row, _as_numpy(steps), queries, source, biases, language)
 
 
-def softmax_gradient_norm(weights: Float[Numbers, "rows columns"]) -> Float[Numbers, " rows"]:
-    """The Frobenius norm of softmax's Jacobian diag(w) − w wᵀ in each row, without forming it.
+def softmax_gradient_norm(scaled: Float[Numbers, "rows columns"]) -> Float[Numbers, " rows"]:
+    """The Frobenius norm of softmax's Jacobian at each row, J = diag(w) − w wᵀ, without forming it.
 
-    ‖diag(w) − w wᵀ‖² = Σ w² − 2 Σ w³ + (Σ w²)²
+    ‖J‖² = Σ_i w_i² (1 − w_i)² + Σ_{i≠j} w_i² w_j². Where one weight is nearly 1 both sums are differences of nearly
+    equal numbers; so the largest weight is taken out of them, and 1 minus it is the sum of the others.
     """
-    weights = np.asarray(weights, dtype=np.float64)
-    squares, cubes = (weights**2).sum(axis=1), (weights**3).sum(axis=1)
-    norms: Numbers = np.sqrt(np.maximum(squares - 2 * cubes + squares**2, 0))
+    weights: Numbers = softmax(np.asarray(scaled, dtype=np.float64))  # (rows, columns)
+    top = np.argmax(weights, axis=1)[:, None]
+    largest = np.take_along_axis(weights, top, axis=1)[:, 0]  # (rows)
+    others = weights.copy()
+    np.put_along_axis(others, top, 0, axis=1)
+    squares = (others**2).sum(axis=1)
+    diagonal = (largest * others.sum(axis=1)) ** 2 + ((others * (1 - others)) ** 2).sum(axis=1)
+    crossed = 2 * largest**2 * squares + np.maximum(squares**2 - (others**4).sum(axis=1), 0)
+    norms: Numbers = np.sqrt(diagonal + crossed)
     return norms
+
+
+def _refuse_given(**given: bool) -> None:
+    """Refuse options that mean nothing to the worked example, rather than ignore them."""
+    names = [name for name, is_given in given.items() if is_given]
+    if names:
+        hint = f"It brings a text and numbers of its own, a token for each word; leave out {' and '.join(names)}."
+        raise ParameterError("the worked example", "row and lang alone", " and ".join(names), hint)
 
 
 def _tell_example(example: Example, row: str | int | None, language: str) -> Story:
@@ -307,9 +328,10 @@ def _tell_example(example: Example, row: str | int | None, language: str) -> Sto
         spans=tuple((int(end) - len(word), int(end)) for word, end in zip(example.tokens, ends, strict=True)),
         words=tuple(range(len(example.tokens))),
         special=(False,) * len(example.tokens),
+        unknown=(False,) * len(example.tokens),
     )
     units = wording.units_of_words(tokens)
-    return Story(tokens, units, units, _find_row(units, row), steps, range(len(units)), None, language)
+    return Story(tokens, units, units, _find_row(units, row), steps, range(len(units)), None, (), language)
 
 
 def _find_row(units: tuple[Unit, ...], row: str | int | None) -> int:
@@ -317,6 +339,12 @@ def _find_row(units: tuple[Unit, ...], row: str | int | None) -> int:
     if row is None:
         return next(i for i, unit in enumerate(units) if not unit.special)
     return wording.find_row(units, row)
+
+
+def _chosen_from(layer: int | None, head: int | None) -> Literal["all", "layer", "head"] | None:
+    if layer is None:
+        return "all" if head is None else "head"
+    return "layer" if head is None else None
 
 
 def _page_of(tokens: int, row: Unit) -> range:

@@ -25,6 +25,7 @@ class Tokens:
         spans: the characters of `text` each one stands for, start and stop.
         words: the index of the word each one belongs to; None for special tokens.
         special: whether the tokenizer added it, or it means no text, such as ``[SEP]``.
+        unknown: whether the vocabulary lacks it, so that the model reads the same ``[UNK]`` for all such.
         cut: how many tokens of the text were left out at the end, 0 unless truncation was asked for.
     """
 
@@ -34,6 +35,7 @@ class Tokens:
     spans: tuple[tuple[int, int], ...]
     words: tuple[int | None, ...]
     special: tuple[bool, ...]
+    unknown: tuple[bool, ...]
     cut: int = 0
 
     def __len__(self) -> int:
@@ -69,7 +71,7 @@ def tokenize(loaded: LoadedModel, text: str, *, truncate: bool = False) -> Token
     encoding = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
     special = _special_flags(tokenizer, encoding)
     if all(special):
-        got = "an empty text" if not text.strip() else f"{text[:40]!r}, which has only special tokens"
+        got = "an empty text" if not text.strip() else f"{text[:40]!r}, of which only special tokens are left"
         raise TextError("text", "at least one word", got, "Give a sentence, such as 'I love learning'.")
     _refuse_foreign_ids(loaded, encoding["input_ids"])
     length = len(special)
@@ -89,6 +91,7 @@ def tokenize(loaded: LoadedModel, text: str, *, truncate: bool = False) -> Token
         spans=tuple((start, stop) for start, stop in encoding["offset_mapping"]),
         words=tuple(encoding.word_ids()),
         special=_special_flags(tokenizer, encoding),
+        unknown=tuple(i == tokenizer.unk_token_id for i in encoding["input_ids"]),
         cut=length - len(encoding["input_ids"]),
     )
 
@@ -137,10 +140,13 @@ def _special_flags(tokenizer: Any, encoding: Any) -> tuple[bool, ...]:
 
 
 def _refuse_foreign_ids(loaded: LoadedModel, ids: list[int]) -> None:
-    table: Any = loaded.model.get_input_embeddings()
+    try:
+        table: Any = loaded.model.get_input_embeddings()
+    except NotImplementedError:  # a model of several towers
+        table = None
     if not hasattr(table, "weight"):
         hint = "softmap explains models of text; this one reads something else."
-        raise ModelError(loaded.name, "a table of token embeddings", type(table).__name__, hint)
+        raise ModelError(loaded.name, "a table of token embeddings", f"none in {type(loaded.model).__name__}", hint)
     rows = int(table.weight.shape[0])
     if max(ids) >= rows:
         raise ModelError(

@@ -82,7 +82,7 @@ def attention_from(
 
 
 def find_row(units: tuple[Unit, ...], wanted: str | int) -> int:
-    """Which unit is meant: by its label, in any case if no other reading fits, or by its index.
+    """Which unit is meant: by its label, in any case if no other reading fits, or by its index, as in 3 or ":3".
 
     Raises:
         RowError: no unit has this label, or several have.
@@ -94,9 +94,10 @@ def find_row(units: tuple[Unit, ...], wanted: str | int) -> int:
             if len(found) == 1:
                 return found[0]
             if found:
-                places = " or ".join(map(str, found[:8])) + (" ..." if len(found) > 8 else "")
+                places = " or ".join(f":{i}" for i in found[:8]) + (" ..." if len(found) > 8 else "")
                 got = f"one that occurs {len(found)} times"
-                raise RowError(f"row {wanted!r}", "a word that occurs once", got, f"Give its index: {places}.")
+                hint = f"Give its index: {places}."
+                raise RowError(f"row {wanted!r}", "a word that occurs once", got, hint)
     index = _as_index(wanted)
     if 0 <= index < len(units):
         return index
@@ -111,7 +112,8 @@ def find_row(units: tuple[Unit, ...], wanted: str | int) -> int:
 
 def _as_index(wanted: Any) -> int:
     if isinstance(wanted, str):
-        return int(wanted) if re.fullmatch(r"[0-9]{1,9}", wanted) else -1
+        number = re.fullmatch(r":?([0-9]{1,9})", wanted)
+        return int(number[1]) if number else -1
     return operator.index(wanted) if hasattr(wanted, "__index__") else -1
 
 
@@ -121,25 +123,35 @@ def printable(label: str) -> str:
     Nor may it be a noncharacter, which XML forbids. The joiners that hold an emoji or a script's letters together stay.
     """
     hidden, joiners = {"Cc", "Cf", "Cs", "Zl", "Zp"}, "\u200c\u200d"
-    return "".join(
+    shown = "".join(
         char.encode("unicode_escape").decode("ascii")
         if (unicodedata.category(char) in hidden and char not in joiners) or ord(char) & 0xFFFE == 0xFFFE
         else char
         for char in label
     )
+    return shown if shown.strip(joiners) else shown.encode("unicode_escape").decode("ascii")
 
 
 def _begins(tokens: Tokens, i: int) -> bool:
     """Whether token i begins a unit: a special token, another word than the token before, or by a Chinese character.
 
-    Chinese is written without spaces, and some tokenizers keep a whole sentence of it as one word.
+    Chinese is written without spaces, and some tokenizers keep a whole sentence of it as one word. White space that
+    is a token of its own goes with the word after it; at the end of a text with the word before.
     """
-    if tokens.special[i] or tokens.special[i - 1] or tokens.words[i] is None or tokens.words[i] != tokens.words[i - 1]:
+    if tokens.special[i] or tokens.special[i - 1]:
         return True
-    before, here = (tokens.text[slice(*tokens.spans[j])].strip() for j in (i - 1, i))
-    if not before or tokens.spans[i][0] < tokens.spans[i - 1][1]:
-        return False  # after a space that is a piece of its own; or one more piece of the same character
+    before, here = _surface(tokens, i - 1), _surface(tokens, i)
+    if not before or (not here and (i + 1 == len(tokens) or tokens.special[i + 1])):
+        return False
+    if tokens.words[i] is None or tokens.words[i] != tokens.words[i - 1]:
+        return True
+    if tokens.spans[i][0] < tokens.spans[i - 1][1]:
+        return False  # one more piece of the same character
     return _is_ideograph(before[-1:]) or _is_ideograph(here[:1])
+
+
+def _surface(tokens: Tokens, i: int) -> str:
+    return tokens.text[slice(*tokens.spans[i])].strip()
 
 
 def _is_ideograph(char: str) -> bool:

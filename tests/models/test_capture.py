@@ -190,6 +190,22 @@ def test_captures_in_several_threads_do_not_disturb_each_other(make_model):
         torch.testing.assert_close(run.layers[-1].output, output)
 
 
+def test_model_can_be_run_by_others_while_it_is_captured(make_model):
+    loaded = make_model(num_hidden_layers=4)
+    tokens = tokenize(loaded, TEXT)
+    ids = torch.tensor([tokens.ids])
+    expected = loaded.model(ids)[0]
+    with ThreadPoolExecutor(2) as pool:
+        captures = pool.submit(lambda: [capture(loaded, tokens) for _ in range(40)])
+        runs = 0
+        while not captures.done() or runs < 20:
+            torch.testing.assert_close(loaded.model(ids)[0], expected)
+            runs += 1
+    for run in captures.result():
+        assert run.shape == (4, 4)
+        assert run.tokens is tokens
+
+
 def test_one_page_is_one_strip_with_x(make_model, run_through):
     head = run_through(make_model(), TEXT).head(0, 0)
     ((rows, steps),) = head.strips()
@@ -309,12 +325,16 @@ def test_position_bias_is_refused_by_name(make_model, run_through):
         run_through(encoder, TEXT)
 
 
-def test_picture_model_is_refused(make_tokenizer, run_through):
-    from transformers import ViTConfig, ViTModel
+@pytest.mark.parametrize("architecture", ["vit", "clip"])
+def test_model_of_pictures_is_refused(make_tokenizer, run_through, architecture):
+    from transformers import AutoConfig, AutoModel
 
-    config = ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, image_size=32, patch_size=16)
-    with pytest.raises(SoftmapError, match="a picture model"):
-        run_through(LoadedModel(ViTModel(config), make_tokenizer(), "a picture model"), TEXT)
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    parts = {"text_config": {**small, "vocab_size": 27, "eos_token_id": 2}, "vision_config": small}
+    config = AutoConfig.for_model(architecture, **(parts if architecture == "clip" else small))
+    model = AutoModel.from_config(config)
+    with pytest.raises(SoftmapError, match=f"a model of {architecture}"):
+        run_through(LoadedModel(model, make_tokenizer(), f"a model of {architecture}"), TEXT)
 
 
 def test_nothing_is_logged_while_capturing(make_model, run_through, caplog):

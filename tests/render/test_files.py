@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -60,6 +61,23 @@ def test_file_gets_the_permissions_any_new_file_gets(story, tmp_path):
     assert stat.S_IMODE((tmp_path / "story.txt").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
 
 
+def test_link_stays_a_link_and_its_target_is_written(story, tmp_path):
+    (tmp_path / "target.txt").write_text("old")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "target.txt")
+    story.save(tmp_path / "link.txt")
+    assert (tmp_path / "link.txt").is_symlink()
+    assert (tmp_path / "target.txt").read_text(encoding="utf-8") == str(story)
+
+
+def test_pipe_is_written_to_and_not_replaced(story, tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit((tmp_path / "pipe.json").read_text, encoding="utf-8")
+        story.save(tmp_path / "pipe.json")
+        assert read.result(timeout=10) == story.json()
+    assert stat.S_ISFIFO((tmp_path / "pipe.json").stat().st_mode)
+
+
 def test_folder_that_is_not_there_is_an_error_of_the_system(story, tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"nowhere/story\.html'$"):
         story.save(tmp_path / "nowhere" / "story.html")

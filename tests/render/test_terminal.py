@@ -53,8 +53,8 @@ def test_real_model_prints_as_it_always_did_to_the_last_digit(sentence):
 
     assert shape_of(text) == shape_of(golden)
     for line, wanted in zip(text.splitlines(), golden.splitlines(), strict=True):
-        if "within" in line or "gradient" in line or "e-0" in wanted:
-            continue  # differences in the last bit, told in scientific notation
+        if "within" in wanted or "e-" in wanted:
+            continue  # rounding of the last bit, told in scientific notation
         numbers = [[float(number) for number in NUMBER.findall(told)] for told in (line, wanted)]
         assert numbers[0] == pytest.approx(numbers[1], abs=0.011), wanted
 

@@ -12,7 +12,6 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +148,18 @@ class Capture:
         return self.layers[layer].head(head)
 
 
+@contextlib.contextmanager
+def on_one_thread(tokens: Tokens) -> Iterator[None]:
+    """For a text of a page, keep torch to one thread: on products so small, handing out work costs more than it saves."""
+    threads = torch.get_num_threads()
+    if len(tokens) <= PAGE:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def capture(loaded: LoadedModel, tokens: Tokens) -> Capture:
     """Run an encoder of the BERT family on a text, without gradients; afterwards the model is as it was found.
 
@@ -159,7 +170,7 @@ def capture(loaded: LoadedModel, tokens: Tokens) -> Capture:
     if loaded.model.config.is_encoder_decoder:
         got = f"{type(loaded.model).__name__}, an encoder-decoder"
         raise ModelError(loaded.name, "an encoder of the BERT family", got, FAMILY)
-    with _ONE_AT_A_TIME, quiet_transformers(), _standing_in(loaded) as recorder:
+    with quiet_transformers(), _standing_in(loaded) as recorder:
         ids = torch.tensor([tokens.ids], device=loaded.model.device)
         try:
             loaded.model(input_ids=ids, attention_mask=torch.ones_like(ids))
@@ -188,16 +199,17 @@ class _Recorder:
     paths: dict[nn.Module, str]
     inputs: dict[nn.Module, torch.Tensor] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
+    thread: int = field(default_factory=threading.get_ident)
 
     def attend(
         self, module: nn.Module, query: Any, key: Any, value: Any, attention_mask: Any, **kwargs: Any
     ) -> tuple[Any, Any]:
         """Call the model's own attention function, and keep what went in and what came out."""
-        output, weights = self._own_function(module)(module, query, key, value, attention_mask, **kwargs)
+        output, weights = self.own_function(module)(module, query, key, value, attention_mask, **kwargs)
         self._keep(module, (query, key, value), attention_mask, kwargs, output)
         return output, weights
 
-    def _own_function(self, module: nn.Module) -> Callable[..., Any]:
+    def own_function(self, module: nn.Module) -> Callable[..., Any]:
         """The function that the model was set to; the eager one stands beside the module's class, or a base's."""
         homes = (sys.modules[base.__module__] for base in type(module).__mro__)
         eager = next((home.eager_attention_forward for home in homes if hasattr(home, "eager_attention_forward")), None)
@@ -208,7 +220,13 @@ class _Recorder:
             )
         return function
 
+    def is_elsewhere(self) -> bool:
+        """Whether another thread than the capture's calls: its run of the model is its own business."""
+        return threading.get_ident() != self.thread
+
     def keep_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.is_elsewhere():
+            return
         self.inputs[module] = args[0] if args else kwargs["hidden_states"]
 
     def _keep(self, module: nn.Module, qkv: tuple[Any, ...], mask: Any, kwargs: dict[str, Any], output: Any) -> None:
@@ -222,6 +240,8 @@ class _Recorder:
             raise self._refusal(path, f"{type(module).__name__}", "three linear maps to q, k and v in one module")
         x = self.inputs[module][0]  # (tokens, d_model)
         for projection, stage, letter in zip(projections, qkv, "qkv", strict=True):
+            if not bool(torch.isfinite(stage).all()):
+                raise self._refusal(path, f"NaN or infinity in its {letter}", "finite numbers in all its weights")
             if not _is_projection(projection, x, stage):
                 raise self._refusal(path, f"a {letter} that differs from it", f"{letter} = x W_{letter} + b_{letter}")
         scale = kwargs.get("scaling")
@@ -230,6 +250,9 @@ class _Recorder:
 
     def _hides_keys(self, module: nn.Module, mask: Any, kwargs: dict[str, Any]) -> bool:
         """Whether some query may not see some key. Without a mask, fused functions go by is_causal, true by default."""
+        if mask is not None and not isinstance(mask, torch.Tensor):
+            expected = "an attention function that takes tensors, such as sdpa or eager"
+            raise self._refusal(self.paths[module], self.implementation, expected)
         if mask is not None:
             return bool(not mask.all() if mask.dtype == torch.bool else mask.any())
         causal = kwargs.get("is_causal")
@@ -240,17 +263,23 @@ class _Recorder:
         return ModelError(f"{self.name}, {path}", expected, got, FAMILY)
 
 
-_ONE_AT_A_TIME = threading.RLock()
-"""A model's attention function is a setting of the whole model: two captures at once would take each other's."""
-_active: ContextVar[_Recorder] = ContextVar("softmap_recorder")
+_current: _Recorder | None = None
+"""The one capture that runs: a model's attention function is a setting of the whole model, and of `quiet_transformers`
+one thread at a time is inside."""
 
 
 def _attend(module: nn.Module, query: Any, key: Any, value: Any, attention_mask: Any, **kwargs: Any) -> Any:
-    return _active.get().attend(module, query, key, value, attention_mask, **kwargs)
+    """Stand in for the model's attention function; a call that no capture made is handed on as it is."""
+    recorder = _current
+    if recorder is None:  # another thread's call, begun while a capture was ending
+        return AttentionInterface()["sdpa"](module, query, key, value, attention_mask, **kwargs)
+    if recorder.is_elsewhere():
+        return recorder.own_function(module)(module, query, key, value, attention_mask, **kwargs)
+    return recorder.attend(module, query, key, value, attention_mask, **kwargs)
 
 
 def _mask(*args: Any, **kwargs: Any) -> Any:
-    own_function = AttentionMaskInterface().get(_active.get().implementation)
+    own_function = AttentionMaskInterface().get("sdpa" if _current is None else _current.implementation)
     return None if own_function is None else own_function(*args, **kwargs)  # as transformers does without one
 
 
@@ -265,7 +294,8 @@ def _standing_in(loaded: LoadedModel) -> Iterator[_Recorder]:
     implementation = model.config._attn_implementation
     recorder = _Recorder(loaded.name, implementation, {module: path for path, module in model.named_modules()})
     with contextlib.ExitStack() as undo:
-        undo.callback(_active.reset, _active.set(recorder))
+        undo.callback(_set_current, None)
+        _set_current(recorder)
         for module in model.modules():
             if _projections(module) is not None:
                 undo.callback(module.register_forward_pre_hook(recorder.keep_input, with_kwargs=True).remove)
@@ -275,6 +305,11 @@ def _standing_in(loaded: LoadedModel) -> Iterator[_Recorder]:
         _set_implementation(model, IMPLEMENTATION)
         undo.enter_context(torch.no_grad())
         yield recorder
+
+
+def _set_current(recorder: _Recorder | None) -> None:
+    global _current  # noqa: PLW0603  # transformers calls a registered function with nothing of ours
+    _current = recorder
 
 
 def _set_implementation(model: PreTrainedModel, name: str) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import gc
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -120,7 +121,7 @@ def _load_from(
     where = os.path.expanduser(where)
     is_directory = os.path.isdir(where)
     if is_directory:
-        _refuse_pickle(name, sorted(path.name for path in Path(where).iterdir()))
+        _refuse_pickle(name, _list_files(name, where))
     elif where.startswith((".", "/")) or where.count("/") > 1:
         raise ModelError(
             name, "a directory that exists, or a hub id like owner/name", "no directory", "Check the path."
@@ -142,6 +143,13 @@ def _load_from(
     _refuse_mismatched_weights(name, report["mismatched_keys"])
     _refuse_empty_tokenizer(name, tokenizer)
     return LoadedModel(model.eval(), tokenizer, name, None if is_directory else model.config._commit_hash)
+
+
+def _list_files(name: str, where: str) -> list[str]:
+    try:
+        return sorted(os.listdir(where))
+    except OSError as error:
+        raise ModelError(name, "a directory that can be read", str(error), "Check its permissions.") from error
 
 
 def _refuse_pickle(name: str, files: list[str]) -> None:
@@ -227,24 +235,35 @@ def _without_collections() -> Iterator[None]:
             gc.enable()
 
 
+def _set_environment(variable: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(variable, None)
+    else:
+        os.environ[variable] = value
+
+
+_SETTINGS = threading.RLock()
+
+
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No progress bars, no reports on heads that are not used, no checkpoint sent away to be converted."""
+    """No progress bars, no reports on heads that are not used, no checkpoint sent away to be converted.
+
+    These are settings of the whole process, so one thread at a time is in here; afterwards they are as before.
+    """
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    variable = "DISABLE_SAFETENSORS_CONVERSION"
-    conversion = os.environ.get(variable)
-    os.environ[variable] = "1"
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
+    with _SETTINGS, contextlib.ExitStack() as undo:
+        variable = "DISABLE_SAFETENSORS_CONVERSION"
+        before = os.environ.get(variable)
+        undo.callback(_set_environment, variable, before)
+        os.environ[variable] = "1"
+        undo.callback(logging.set_verbosity, logging.get_verbosity())
+        logging.set_verbosity_error()
+        undo.callback(hub_logging.set_verbosity, hub_logging.get_verbosity())
+        hub_logging.set_verbosity_error()
+        if logging.is_progress_bar_enabled():
+            undo.callback(logging.enable_progress_bar)
+            logging.disable_progress_bar()
         yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-        if conversion is None:
-            del os.environ[variable]
-        else:
-            os.environ[variable] = conversion

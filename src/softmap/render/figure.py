@@ -91,16 +91,14 @@ def _read(story: Story) -> tuple[tuple[_Matrix, ...], str]:
     sections = {section.name: section for section in narrate(story)}
     queries = story.units[story.queries.start : story.queries.stop]
     words = tuple(story.words[i] for i in story.shown_words)
-    pieces = story.words[story.row].pieces
     matrices = []
     for name in ("scores", "scaled", "weights"):
         section, grid = sections[name], sections[name].pictures[0]
         assert isinstance(grid, Grid)
-        row = grid.row or 0
         if name == "weights":
-            around = " ".join(section.sentences), grid, words, story.words, range(row, row + 1)
+            around = " ".join(section.sentences), grid, words, story.words, grid.pointed
         else:  # step 2 goes on to say why: not here
-            around = section.sentences[0], grid, queries, story.units, range(row, row + pieces)
+            around = section.sentences[0], grid, queries, story.units, grid.pointed
         matrices.append(_Matrix(name, section.title, *around))
     return tuple(matrices), sections["source"].sentences[0]
 

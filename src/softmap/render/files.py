@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,24 +31,25 @@ def save(story: Story, path: str | os.PathLike[str], kind: str | None = None) ->
         raise ParameterError(
             "path", f"a file name that ends in {known}", repr(str(target)), "Rename it, as in story.html."
         )
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    draft = Path(name)
+    target = target.resolve()  # a link stays a link
+    if target.exists() and not target.is_file():  # a pipe or a device: nothing to replace
+        _write(story, target, kind)
+        return
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
-        if kind in FIGURES:
-            from softmap.render.figure import save_figure
-
-            save_figure(story, draft, kind)
-        else:
-            draft.write_text(TEXTS[kind](story), encoding="utf-8")
-        draft.chmod(0o666 & ~_umask())
+        _write(story, draft, kind)
         draft.replace(target)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from error  # not the draft's name
     finally:
         draft.unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    """What the process takes from a new file's permissions; it can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _write(story: Story, path: Path, kind: str) -> None:
+    if kind in FIGURES:
+        from softmap.render.figure import save_figure
+
+        with path.open("wb") as file:
+            save_figure(story, file, kind)
+    else:
+        path.write_text(TEXTS[kind](story), encoding="utf-8")

@@ -44,8 +44,8 @@ class Lines:
 
     @property
     def drawn(self) -> list[tuple[int, int, float]]:
-        """From, to and weight of each line that can be seen."""
-        return [(int(i), int(j), float(self.weights[i, j])) for i, j in np.argwhere(self.weights >= 0.005)]
+        """From, to and weight of each line."""
+        return [(i, j, float(self.weights[i, j])) for i, j in np.ndindex(*self.weights.shape)]
 
 
 def as_html(story: Story) -> str:
@@ -119,27 +119,27 @@ def _is_tall(grid: Grid) -> bool:
     return not grid.essential and len(grid.rows) > LARGEST_TABLE
 
 
-def _shown_readings(section: Section, row: int) -> tuple[list[Any], int]:
+def _shown_readings(section: Section) -> tuple[list[Any], int]:
     """The readings of a section that are set, and how many are not: of a large matrix the pointed-out row's alone."""
     grids = [picture for picture in section.pictures if isinstance(picture, Grid)]
     if not any(_is_wide(grid) or _is_tall(grid) for grid in grids):
         return list(section.readings), 0
-    row = next(grid.row for grid in grids if grid.row is not None)
-    shown = [reading for reading in section.readings if reading.row == row]
+    pointed = next(grid.pointed for grid in grids if grid.pointed)
+    shown = [reading for reading in section.readings if reading.row in pointed]
     return shown, len(section.readings) - len(shown)
 
 
-def _top_keys(grid: Grid) -> list[tuple[str, str, float, int]]:
-    """The pointed-out row's largest entries: label, number, shade and place."""
-    row = grid.row or 0
+def _top_keys(grid: Grid, row: int) -> list[tuple[str, str, float, int]]:
+    """One row's largest entries: label, number, length of the bar and place."""
     keys = np.argsort(-grid.values[row], kind="stable")[:TOP]
-    shades = np.nan_to_num(grid.heat()[row])
-    return [(grid.columns[j], grid.text(row, int(j)), float(shades[j]), int(j)) for j in keys]
+    bars = np.nan_to_num(grid.heat()[row]) if grid.has_bars else np.zeros(len(grid.columns))
+    return [(grid.columns[j], grid.text(row, int(j)), float(bars[j]), int(j)) for j in keys]
 
 
 def _emphasize(sentence: str) -> Markup:
-    """Set what stands between backticks as a word; all of it escaped."""
-    return Markup(re.sub(r"`([^`]+)`", r"<b>\1</b>", str(escape(sentence))))
+    """Set what stands between backticks, one or two, as a word; all of it escaped."""
+    words = r"(?<!`)(`{1,2})(?!`)( ?)(.+?)\2(?<!`)\1(?!`)"
+    return Markup(re.sub(words, r"<b>\3</b>", str(escape(sentence))))
 
 
 def _picture(grid: Grid) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +20,8 @@ STAGES = ("x", "q", "k", "v", "scores", "scaled", "weights", "output")
 
 def as_json(story: Story) -> str:
     """One JSON object. A number that JSON has no word for, the −∞ of a masked score, is null."""
-    return json.dumps(as_data(story), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(as_data(story), ensure_ascii=False, allow_nan=False)
+    return re.sub(r"[\x7f-\x9f]", lambda control: f"\\u{ord(control[0]):04x}", text)  # a terminal would obey them
 
 
 def as_data(story: Story) -> dict[str, Any]:
@@ -39,6 +42,7 @@ def as_data(story: Story) -> dict[str, Any]:
                 "start": tokens.spans[i][0],
                 "stop": tokens.spans[i][1],
                 "special": unit.special,
+                "unknown": tokens.unknown[i],
             }
             for i, unit in enumerate(story.units)
         ],
@@ -86,11 +90,11 @@ def _source(source: Source) -> dict[str, Any]:
         "heads": source.heads,
         "layer": source.layer,
         "head": source.head,
-        "chosen": source.chosen,
+        "chosen_from": source.chosen_from,
         "difference": source.difference,
         "shares": None
         if shares is None
-        else {name: _numbers(getattr(shares, name)) for name in ("to_special", "to_itself", "to_others", "difference")},
+        else {field.name: _numbers(getattr(shares, field.name)) for field in fields(shares)},
     }
 
 

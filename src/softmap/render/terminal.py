@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from softmap.story import Story
 
 WIDEST = 100
-"""Columns, at most: longer lines are hard to read."""
+"""Columns of a sentence, at most: longer lines are hard to read."""
 LABEL = 14
 """Columns of a row's label, at most."""
 TOP = 8
@@ -47,7 +48,7 @@ class Page:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text | Padding]:
         colored = console.color_system in ("truecolor", "256") and not console.no_color
-        setter = _Setter(self.story.language, min(options.max_width, WIDEST), colored)
+        setter = _Setter(self.story.language, options.max_width, colored)
         yield Text(headline(self.story.text), style="bold")
         for section in narrate(self.story):
             yield from setter.section(section)
@@ -81,13 +82,18 @@ class _Setter:
 
     def _sentence(self, sentence: str) -> Padding:
         return Padding(
-            Text("\n".join(break_lines(sentence, lambda line: cell_len(line) <= self.width - 2))), (0, 0, 0, 2)
+            Text("\n".join(break_lines(sentence, lambda line: cell_len(line) <= min(self.width, WIDEST) - 2))),
+            (0, 0, 0, 2),
         )
 
     def _readings(self, section: Section) -> Iterator[Text | Padding]:
         """A sentence a row where the rows are shown; else that of the row that is."""
-        grid = next(picture for picture in section.pictures if isinstance(picture, Grid) and picture.row is not None)
-        shown = section.readings if self._fits(grid) else [r for r in section.readings if r.row == grid.row]
+        grid = next(picture for picture in section.pictures if isinstance(picture, Grid) and picture.pointed)
+        shown = (
+            section.readings
+            if self._fits(self._with_fewer_digits(grid))
+            else [r for r in section.readings if r.row in grid.pointed]
+        )
         for reading in shown:
             yield self._sentence(reading.text)
         if len(shown) < len(section.readings):
@@ -98,13 +104,19 @@ class _Setter:
 
     def _grid(self, grid: Grid) -> Iterator[Text | Padding]:
         yield Padding(Text(grid.name, style="italic"), (0, 0, 0, 2))
+        grid = self._with_fewer_digits(grid)
         if grid.essential or self._fits(grid):
             yield from self._bands(grid)
         elif self._fits_across(grid):
-            yield from self._bands(grid.row_alone())
+            yield from self._bands(grid.pointed_alone())
             yield self._left_out(grid, len(grid.columns))
         else:
             yield from self._top_keys(grid)
+
+    def _with_fewer_digits(self, grid: Grid) -> Grid:
+        """The same matrix with one decimal or none, where that lets it fit."""
+        narrower = (replace(grid, digits=digits) for digits in (2, 1, 0))
+        return next((fitting for fitting in narrower if self._fits(fitting)), grid)
 
     def _fits(self, grid: Grid) -> bool:
         return len(grid.rows) <= TALLEST and self._fits_across(grid)
@@ -135,7 +147,7 @@ class _Setter:
         yield head
         shades = grid.heat()
         for i, name in enumerate(grid.rows):
-            line = _row_label(name, label, marked=i == grid.row or (grid.mark or (None,))[0] == i)
+            line = _row_label(name, label, marked=i in grid.pointed or (grid.mark or (None,))[0] == i)
             for j in columns:
                 text = MARK[0] + grid.text(i, j) if (i, j) == grid.mark else grid.text(i, j)
                 line.append(_right(text, cell - 1) + " ", style=self._ground(float(shades[i, j])))
@@ -144,31 +156,32 @@ class _Setter:
             yield line
 
     def _top_keys(self, grid: Grid) -> Iterator[Text | Padding]:
-        """The pointed-out row's largest entries, one a line with its place in the text, and what was left out."""
-        row = grid.row or 0
-        values, shades = grid.values[row], np.nan_to_num(grid.heat()[row])
-        keys = [int(j) for j in np.argsort(-values, kind="stable")[:TOP]]
-        label = _label_width([grid.rows[row], *(grid.columns[j] for j in keys)])
-        yield _row_label(grid.rows[row], label, marked=True)
-        for j in keys:
-            line = _row_label(grid.columns[j], label, marked=False)
-            line.append(_right(grid.text(row, j), NAME) + " ")
-            line.append("█" * round(shades[j] * BAR), style=self._ink(float(shades[j])))
-            line.append(f"  {j}", style="dim")
-            yield line
-        yield self._left_out(grid, len(keys))
+        """The pointed-out rows' largest entries, one a line with its place in the text, and what was left out."""
+        for row in grid.pointed:
+            values, shades = grid.values[row], np.nan_to_num(grid.heat()[row])
+            keys = [int(j) for j in np.argsort(-values, kind="stable")[:TOP]]
+            label = _label_width([grid.rows[row], *(grid.columns[j] for j in keys)])
+            yield _row_label(grid.rows[row], label, marked=True)
+            for j in keys:
+                line = _row_label(grid.columns[j], label, marked=False)
+                line.append(_right(grid.text(row, j), NAME) + " ")
+                if grid.has_bars:
+                    line.append("█" * round(shades[j] * BAR), style=self._ink(float(shades[j])))
+                line.append(f"  :{j}", style="dim")
+                yield line
+        yield self._left_out(grid, min(TOP, len(grid.columns)))
 
     def _left_out(self, grid: Grid, keys: int) -> Padding:
-        counts = {"left_out_rows": len(grid.rows) - 1, "left_out_keys": len(grid.columns) - keys}
+        counts = {"left_out_rows": len(grid.rows) - len(grid.pointed), "left_out_keys": len(grid.columns) - keys}
         left = [say(self.language, name, count=count) for name, count in counts.items() if count]
         top = say(self.language, "left_out_top", count=keys) if keys < len(grid.columns) else ""
-        row = f"`{grid.rows[grid.row or 0]}`"
-        return self._sentence(say(self.language, "left_out", row=row, keys=top, left=", ".join(left)))
+        rows = ", ".join(f"`{grid.rows[i]}`" for i in grid.pointed)
+        return self._sentence(say(self.language, "left_out", row=rows, keys=top, left=", ".join(left)))
 
     # ---- strips
 
     def _strips(self, strips: Strips) -> Iterator[Text | Padding]:
-        shown = range(len(strips.labels)) if len(strips.labels) <= STRIPS else [strips.row]
+        shown = range(len(strips.labels)) if len(strips.labels) <= STRIPS else strips.pointed
         label = _label_width([strips.labels[i] for i in shown])
         room = self.width - len(MARK) - label - 1
         total = strips.values.shape[1]
@@ -176,7 +189,7 @@ class _Setter:
         notes.append(say(self.language, "strip_range", range=f"{strips.span:.3g}"))
         yield Padding(Text(strips.formula, style="italic").append(f"   {'; '.join(notes)}", style="dim"), (0, 0, 0, 2))
         for i in shown:
-            line = _row_label(strips.labels[i], label, marked=i == strips.row)
+            line = _row_label(strips.labels[i], label, marked=i in strips.pointed)
             for value in strips.values[i, :room] / strips.span:
                 line.append(*self._signed(float(value)))
             yield line
