@@ -33,8 +33,9 @@ bench: .venv/.dev  ## the figures of docs/performance.md
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.agreement
 
-pictures: .venv/.dev  ## the pictures and generated pages of the documentation
+pictures: .venv/.dev  ## the pictures and generated pages of the documentation, and the golden files of the tests
 	$(BIN)/python scripts/make_docs.py
+	$(BIN)/python tests/golden/update.py
 
 .venv/.venv:
 	$(PYTHON) -m venv .venv

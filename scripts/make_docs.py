@@ -5,6 +5,7 @@ python scripts/make_docs.py
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -30,6 +31,7 @@ def cli_reference() -> str:
 
 def main() -> None:
     """Write them into docs/."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
     (DOCS / "reference" / "cli.md").write_text(cli_reference(), encoding="utf-8")
     story = softmap.explain("I love learning", layer=3, head=1, row="love", lang="en")
     story.save(DOCS / "images" / "figure.svg")

@@ -243,6 +243,7 @@ def test_strips_of_some_rows_hold_these_alone(long_text):
     torch.testing.assert_close(strips[0][1].weights[24:], whole.weights[:488], rtol=0, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_memory_stays_linear_in_a_long_text(long_text):
     loaded, tokens = long_text
     with LargestTensor() as largest:

@@ -283,6 +283,7 @@ def test_garbage_collector_is_left_as_it_was_found(make_directory, enabled):
         gc.enable()
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_while_loading(make_directory, make_model):
     from transformers import BertForMaskedLM
 

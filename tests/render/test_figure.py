@@ -3,7 +3,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
+import re
 import warnings
+from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib
@@ -19,6 +21,8 @@ from softmap.narrative import percent, write
 from softmap.render import figure as renderer
 from softmap.render.figure import as_figure, save_figure
 from softmap.words import Unit
+
+ROOT = Path(__file__).parents[2]
 
 MATRICES = ("scores", "scaled", "weights")
 SENTENCE = "The animal didn't cross the street because it was unbelievably tired, and nobody minded that."
@@ -306,3 +310,31 @@ def test_figure_is_one_of_its_own_that_pyplot_does_not_know(example):
     assert isinstance(figure, Figure)
     assert isinstance(figure.canvas, FigureCanvasAgg)
     assert not Gcf.get_all_fig_managers()
+
+
+def drawn(svg):
+    """What an SVG draws, without the names it gives to things: its marks and its numbers."""
+    svg = re.sub(r'(id="|url\(#|href="#)\w+', r"\1", svg)
+    number = re.compile(r"-?\d+(?:\.\d+)?")
+    return number.sub("#", svg).split(), [float(n) for n in number.findall(svg)]
+
+
+@pytest.mark.parametrize("name", ["tests/golden/example.en.svg", "docs/images/figure.svg"])
+def test_figure_is_drawn_as_it_always_was(name, bundled, tmp_path):
+    """Numbers may differ by rounding, half a point at most; a change that is meant is made with `make pictures`."""
+    story = (
+        softmap.explain(softmap.example(), lang="en")
+        if "example" in name
+        else softmap.explain("I love learning", bundled, layer=3, head=1, row="love", lang="en")
+    )
+    story.save(tmp_path / "figure.svg")
+    marks, numbers = drawn((tmp_path / "figure.svg").read_text(encoding="utf-8"))
+    golden_marks, golden_numbers = drawn((ROOT / name).read_text(encoding="utf-8"))
+    assert marks == golden_marks
+    assert numbers == pytest.approx(golden_numbers, abs=0.5)
+
+
+def test_golden_figure_would_notice_another_row(tmp_path):
+    softmap.explain(softmap.example(), row="love", lang="en").save(tmp_path / "figure.svg")
+    marks, _ = drawn((tmp_path / "figure.svg").read_text(encoding="utf-8"))
+    assert marks != drawn((ROOT / "tests/golden/example.en.svg").read_text(encoding="utf-8"))[0]
