@@ -104,4 +104,5 @@ def _numbers(array: np.ndarray[Any, Any] | None) -> Any:
         return None
     if array.ndim > 1:
         return [_numbers(row) for row in array]
-    return [float(str(number)) if np.isfinite(number) else None for number in array]
+    shortest = array.astype(np.str_).tolist()
+    return [float(text) if finite else None for text, finite in zip(shortest, np.isfinite(array), strict=True)]
