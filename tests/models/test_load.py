@@ -5,14 +5,17 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
+import softmap
 from softmap.errors import ModelError, SoftmapError
 from softmap.models import load
 from softmap.models.load import DEFAULT_PACKAGE, packaged_directory
@@ -292,3 +295,21 @@ def test_nothing_is_printed_while_loading(make_directory, make_model):
     program = f"from softmap.models import load; load(); load({str(directory)!r})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_hub_id_is_taken_from_the_cache_with_its_revision(make_directory):
+    """What a download leaves behind in HF_HOME is read without a network, by branch and by commit."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = Path(HF_HUB_CACHE) / "models--softmap--small"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    shutil.copytree(make_directory(), repository / "snapshots" / commit)
+    for revision in (None, "main", commit):
+        loaded = load("softmap/small", revision=revision)
+        assert (loaded.name, loaded.revision) == ("softmap/small", commit)
+    with pytest.raises(ModelError, match="softmap/small: expected a model that transformers can load"):
+        load("softmap/small", revision="another-branch")
+    story = softmap.explain("the cat sat", loaded, lang="en")
+    assert "softmap/small@01234567" in str(story)

@@ -142,7 +142,15 @@ def _load_from(
     _refuse_missing_weights(name, report["missing_keys"])
     _refuse_mismatched_weights(name, report["mismatched_keys"])
     _refuse_empty_tokenizer(name, tokenizer)
-    return LoadedModel(model.eval(), tokenizer, name, None if is_directory else model.config._commit_hash)
+    return LoadedModel(model.eval(), tokenizer, name, None if is_directory else _commit_of(where, revision))
+
+
+def _commit_of(hub_id: str, revision: str | None) -> str | None:
+    """The commit that a hub id was loaded from: the name of the folder its files lie in."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(hub_id, "config.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def _list_files(name: str, where: str) -> list[str]:
