@@ -9,9 +9,10 @@ class SoftmapError(Exception):
     Its message reads ``{subject}: expected {expected}, got {got}. {hint}``, and the four parts stay
     readable as attributes.
 
-    >>> raise ShapeError("x", "2 dimensions (tokens, d_model)", "shape (3,)", "Add one: x[None, :].")
-    Traceback (most recent call last):
-    softmap.errors.ShapeError: x: expected 2 dimensions (tokens, d_model), got shape (3,). Add one: x[None, :].
+    Examples:
+        >>> raise ShapeError("x", "2 dimensions (tokens, d_model)", "shape (3,)", "Add one: x[None, :].")
+        Traceback (most recent call last):
+        softmap.errors.ShapeError: x: expected 2 dimensions (tokens, d_model), got shape (3,). Add one: x[None, :].
     """
 
     def __init__(self, subject: str, expected: str, got: str, hint: str) -> None:

@@ -47,9 +47,12 @@ def self_attention(
 
     Args:
         x: the token representations that enter the layer, (tokens, d_model).
-        w_q, w_k: the learned query and key weights, (d_model, d_k).
+        w_q: the learned query weights, (d_model, d_k).
+        w_k: the learned key weights, (d_model, d_k).
         w_v: the learned value weights, (d_model, d_v).
-        b_q, b_k, b_v: biases, where the model has them, (d_k), (d_k), (d_v).
+        b_q: the queries' bias, where the model has one, (d_k).
+        b_k: the keys' bias, (d_k).
+        b_v: the values' bias, (d_v).
         scale: what step 2 multiplies by; 1/√d_k unless given.
         causal: whether a token sees only itself and the tokens before it.
 
@@ -60,10 +63,11 @@ def self_attention(
         SoftmapError: one of its children ArrayKindError, DtypeError, ShapeError, NonFiniteError and
             ParameterError, where an argument is not what is described here.
 
-    >>> import softmap
-    >>> steps = softmap.self_attention(*softmap.example())
-    >>> steps.weights.round(2)[0]
-    array([0.9 , 0.07, 0.03])
+    Examples:
+        >>> import softmap
+        >>> steps = softmap.self_attention(*softmap.example())
+        >>> steps.weights.round(2)[0]
+        array([0.9 , 0.07, 0.03])
     """
     x, w_q, w_k, w_v, b_q, b_k, b_v = _read_projections(x, w_q, w_k, w_v, b_q, b_k, b_v)
     d_k = w_k.shape[1]
@@ -117,7 +121,9 @@ class Steps:
 
     Attributes:
         x: the token representations, (tokens, d_model); None when started from q, k, v or scores.
-        q, k, v: (queries, d_k), (keys, d_k), (keys, d_v); None when started from scores.
+        q: the queries, (queries, d_k); None when started from scores.
+        k: the keys, (keys, d_k); None when started from scores.
+        v: the values, (keys, d_v); None where none were given.
         scores: step 1, q kᵀ, (queries, keys).
         scaled: step 2, scores · scale, (queries, keys); −inf where a key may not be seen.
         weights: step 3, softmax of each row of scaled, (queries, keys), probabilities.
@@ -177,9 +183,10 @@ class Steps:
     ) -> Steps:
         """Start after step 1, with a matrix of scores (queries, keys) and the dimension of the keys.
 
-        >>> import numpy, softmap
-        >>> softmap.Steps.from_scores(numpy.array([[110.0, 90.0, 83.0]]), d_k=64).scaled
-        array([[13.75 , 11.25 , 10.375]])
+        Examples:
+            >>> import numpy, softmap
+            >>> softmap.Steps.from_scores(numpy.array([[110.0, 90.0, 83.0]]), d_k=64).scaled
+            array([[13.75 , 11.25 , 10.375]])
 
         Raises:
             SoftmapError: as `self_attention`; and for d_k below 1.

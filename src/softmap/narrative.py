@@ -66,7 +66,8 @@ class Grid:
 
     Attributes:
         name: what it is: a stage's name, or a phrase.
-        rows, columns: the labels.
+        rows: the labels of the rows.
+        columns: the labels of the columns.
         values: (rows, columns).
         style: how its numbers are written.
         pointed: the rows that are pointed out, several where a word has pieces; none where rows are not words.

@@ -40,8 +40,10 @@ class Source:
         model: the hub id or directory of the model.
         revision: its commit; None for a directory or a packaged copy.
         dtype: what the model computed in, such as ``float32``.
-        layers, heads: how many it has.
-        layer, head: the one told of, counted from 0.
+        layers: how many layers it has.
+        heads: how many heads each of them has.
+        layer: the layer told of, counted from 0.
+        head: the head told of, counted from 0.
         chosen_from: what softmap chose it from: ``all`` heads, those of the ``layer`` asked for, or those of the
             ``head`` number asked for; None where layer and head were both asked for.
         shares: where the words look in every head; None where layer and head were both asked for.
@@ -230,7 +232,8 @@ def explain(
     Args:
         text: a text; or `softmap.example()`, which needs no model.
         model: a hub id, a directory, what `softmap.models.load` gave, or None for the bundled model.
-        layer, head: which one, counted from 0. What is left open is chosen: the head in which words look most at
+        layer: which layer, counted from 0; chosen where it is left open.
+        head: which head, counted from 0; chosen where it is left open: the one in which words look most at
             other words.
         row: the word to point out, or its index; the first word unless given.
         words: whether sub-word pieces are merged into words from step 3 on.
@@ -241,10 +244,11 @@ def explain(
     Raises:
         SoftmapError: one of its children TextError, ModelError, ParameterError and RowError.
 
-    >>> import softmap
-    >>> story = softmap.explain(softmap.example(), lang="en")
-    >>> story.weights.round(2)[0]
-    array([0.9 , 0.07, 0.03])
+    Examples:
+        >>> import softmap
+        >>> story = softmap.explain(softmap.example(), lang="en")
+        >>> story.weights.round(2)[0]
+        array([0.9 , 0.07, 0.03])
     """
     language = choose_language(lang)
     if isinstance(text, Example):

@@ -31,7 +31,8 @@ class Unit:
 
     Attributes:
         label: how it is shown; characters that would not print are written as escapes.
-        start, stop: the tokens it is made of.
+        start: the first token it is made of.
+        stop: one past the last.
         special: whether it is a special token, such as ``[SEP]``, and stands for no text.
     """
 

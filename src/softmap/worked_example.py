@@ -17,7 +17,9 @@ class Example(NamedTuple):
 
     Attributes:
         x: one embedding a word, (3, 4), zeros and ones.
-        w_q, w_k, w_v: the weights, (4, 64), whole numbers from -3 to 3.
+        w_q: the query weights, (4, 64), whole numbers from -3 to 3.
+        w_k: the key weights, (4, 64), whole numbers from -2 to 2.
+        w_v: the value weights, (4, 64), whole numbers from -2 to 2.
     """
 
     x: Float[np.ndarray[Any, Any], "tokens d_model"]
@@ -37,14 +39,15 @@ def example() -> Example:
     Its scores are whole numbers; divided by √64 = 8 and put through softmax, row 1 is 90%, 7%, 3%.
     How it was built stands in ``scripts/make_example.py``, which makes the same file every time.
 
-    >>> import softmap
-    >>> steps = softmap.self_attention(*softmap.example())
-    >>> steps.scores
-    array([[110.,  90.,  83.],
-           [ 75.,  99.,  69.],
-           [ 88.,  80., 100.]])
-    >>> (100 * steps.weights[0]).round()
-    array([90.,  7.,  3.])
+    Examples:
+        >>> import softmap
+        >>> steps = softmap.self_attention(*softmap.example())
+        >>> steps.scores
+        array([[110.,  90.,  83.],
+               [ 75.,  99.,  69.],
+               [ 88.,  80., 100.]])
+        >>> (100 * steps.weights[0]).round()
+        array([90.,  7.,  3.])
     """
     data = _read()
     return Example(*(np.array(data[name], dtype=np.float64) for name in Example._fields))

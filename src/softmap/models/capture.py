@@ -41,8 +41,12 @@ class Head:
 
     Attributes:
         x: what entered the layer, (tokens, d_model).
-        w_q, w_k, w_v: this head's weights, (d_model, d_k), (d_model, d_k), (d_model, d_v).
-        b_q, b_k, b_v: its biases; None where the model has none.
+        w_q: this head's query weights, (d_model, d_k).
+        w_k: its key weights, (d_model, d_k).
+        w_v: its value weights, (d_model, d_v).
+        b_q: its queries' bias, (d_k); None where the model has none.
+        b_k: its keys' bias, (d_k), likewise.
+        b_v: its values' bias, (d_v), likewise.
         scale: what the model multiplies the scores by.
         output: what the model's attention gave for this head, (tokens, d_v).
     """
