@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import softmap
+from softmap.mechanism import Steps
 from softmap.narrative import Grid, Strips, narrate, percent, write
 
 
@@ -51,8 +54,6 @@ def test_step_2_says_the_root_and_the_measured_reason(example):
 
 
 def test_scale_that_is_not_the_usual_one_is_said(example):
-    from dataclasses import replace
-
     steps = softmap.self_attention(*softmap.example(), scale=1.0)
     told = section(replace(example, steps=steps), "scaled")
     assert told.title.endswith("scores × scale")
@@ -120,6 +121,22 @@ def test_all_pieces_of_the_pointed_out_word_are_pointed_out(bundled):
 def test_choice_says_what_it_was_made_from(bundled, asked, among):
     story = softmap.explain("I love learning", bundled, lang="en", **asked)
     assert among in section(story, "source").sentences[1]
+
+
+def test_choice_among_heads_that_all_look_at_a_neighbour_says_so(bundled):
+    story = softmap.explain("I love learning", bundled, lang="en")
+    only_neighbours = replace(story.source.shares, to_neighbour=np.ones((6, 12)))
+    told = section(replace(story, source=replace(story.source, shares=only_neighbours)), "source").sentences[1]
+    assert "all of which look mainly at a neighbour" in told
+    assert "not only at a neighbour" not in told
+
+
+def test_gradients_that_are_both_nothing_are_not_said_to_differ():
+    alone = Steps.from_qkv(np.ones((1, 4)), np.ones((1, 4)), np.ones((1, 4)))
+    story = softmap.explain(softmap.example(), lang="en")
+    word = story.words[:1]
+    told = section(replace(story, steps=alone, units=word, words=word, queries=range(1)), "scaled").sentences[1]
+    assert "is 0 without it and 0 with it, 1 times as large" in told
 
 
 def test_backtick_in_the_text_stays_apart_from_the_marks_around_words(bundled):

@@ -72,13 +72,17 @@ def measure_shares(
         capture: the model's run.
         units: the words (or tokens) of the text.
         progress: called with how many heads are done, of how many.
+
+    Raises:
+        ModelError: a head's output is further from the model's own than the rounding of its dtype.
     """
     layers, heads = capture.shape
     shares = np.zeros((5, layers, heads))
     for layer in range(layers):
         for head in range(heads):
-            shares[:, layer, head] = _measure(capture.head(layer, head), units)
-            _refuse_disagreement(capture, layer, head, shares[4, layer, head])
+            measured = capture.head(layer, head)
+            shares[:, layer, head] = _measure(measured, units)
+            _refuse_disagreement(measured, f"layer {layer}, head {head}", shares[4, layer, head])
             progress(layer * heads + head + 1, layers * heads)
     return Shares(*shares)
 
@@ -91,7 +95,7 @@ def measure_difference(capture: Capture, layer: int, head: int) -> float:
     """
     told = capture.head(layer, head)
     difference = max(told.difference(steps, rows) for rows, steps in told.strips())
-    _refuse_disagreement(capture, layer, head, difference)
+    _refuse_disagreement(told, f"layer {layer}, head {head}", difference)
     return difference
 
 
@@ -110,10 +114,10 @@ def check_head(capture: Capture, layer: int | None, head: int | None) -> None:
             )
 
 
-def _refuse_disagreement(capture: Capture, layer: int, head: int, difference: float) -> None:
-    if not capture.head(layer, head).agrees(difference):
+def _refuse_disagreement(head: Head, name: str, difference: float) -> None:
+    if not head.agrees(difference):
         raise ModelError(
-            f"layer {layer}, head {head}",
+            name,
             "softmax(q kᵀ · scale) v to be what the model computes",
             f"an output that differs by {difference:.1e}",
             "Its attention does more than that, so its numbers can't be told by the four steps.",

@@ -23,6 +23,10 @@ SENTENCES: dict[str, dict[str, str]] = {
         "en": "softmap chose it from {among}, because here words look most at other words, not only at a neighbour: {others} of their attention, with {special} on special tokens and {itself} on themselves.",
         "zh": "softmap 从{among}中选了它，因为在这个头里，词最关注其他词（而不只是相邻的词）：{others} 的注意力给其他词，{special} 给特殊词元，{itself} 给自己。",
     },
+    "chosen_positional": {
+        "en": "softmap chose it from {among}, all of which look mainly at a neighbour, because here words look most at other words: {others} of their attention, with {special} on special tokens and {itself} on themselves.",
+        "zh": "softmap 从{among}中选了它：它们都主要看相邻的词元，而在这个头里，词最关注其他词：{others} 的注意力给其他词，{special} 给特殊词元，{itself} 给自己。",
+    },
     "chosen_single": {
         "en": "softmap chose it from {among}, because the text has one word, and here that looks least at special tokens: {special} of its attention.",
         "zh": "softmap 从{among}中选了它，因为文本只有一个词，而它在这里最少关注特殊词元：{special} 的注意力。",

@@ -160,9 +160,13 @@ def quote(units: tuple[Unit, ...], i: int) -> str:
 
     One of several that read the same is followed by its index, as `--row` takes it.
     """
-    unit = units[i]
-    name = unit.label if unit.special else f"`` {unit.label} ``" if "`" in unit.label else f"`{unit.label}`"
-    return f"{name} (:{i})" if _counts(units)[unit.label] > 1 else name
+    name = units[i].label if units[i].special else mark(units[i].label)
+    return f"{name} (:{i})" if _counts(units)[units[i].label] > 1 else name
+
+
+def mark(text: str) -> str:
+    """Some text between backticks; two of them on each side where it has one of its own."""
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
 @lru_cache(maxsize=8)
@@ -217,7 +221,8 @@ def _source(story: Story) -> Section:
     shares = {"special": source.shares.to_special, "itself": source.shares.to_itself, "others": source.shares.to_others}
     told = {name: percent(float(share[here])) for name, share in shares.items()}
     told["among"] = say(language, f"chosen_from_{source.chosen_from}", layer=source.layer, head=source.head)
-    sentences.append(say(language, "chosen" if source.shares.to_others[here] > 0 else "chosen_single", **told))
+    reason = "chosen" if source.shares.to_neighbour[here] < POSITIONAL else "chosen_positional"
+    sentences.append(say(language, reason if source.shares.to_others.any() else "chosen_single", **told))
     table = Grid(
         say(language, "table"),
         tuple(map(str, range(source.layers))),
@@ -244,11 +249,11 @@ def _tokens(story: Story) -> Section:
         if word.pieces > 1
     }
     for word, pieces in list(in_pieces.items())[:TOP]:
-        sentences.append(say(language, "pieces", word=f"`{word}`", pieces=pieces))
+        sentences.append(say(language, "pieces", word=mark(word), pieces=pieces))
     if len(in_pieces) > TOP:
         sentences.append(say(language, "pieces_more", count=len(in_pieces) - TOP))
     unknown = dict.fromkeys(
-        f"`{printable(story.tokens.text[slice(*span)])}`"
+        mark(printable(story.tokens.text[slice(*span)]))
         for span, is_unknown in zip(story.tokens.spans, story.tokens.unknown, strict=True)
         if is_unknown
     )
@@ -256,7 +261,7 @@ def _tokens(story: Story) -> Section:
         named = ", ".join(list(unknown)[:TOP]) + (", …" if len(unknown) > TOP else "")
         sentences.append(say(language, "unknown", words=named))
     if story.tokens.cut:
-        start = f"`{headline(story.tokens.cut_text, 40)}`"
+        start = mark(headline(story.tokens.cut_text, 40))
         sentences.append(say(language, "cut", count=story.tokens.cut, start=start))
     if len(story.queries) < len(units):
         row = quote(story.words, story.row)
@@ -266,9 +271,9 @@ def _tokens(story: Story) -> Section:
 
 def _projection(story: Story) -> Section:
     steps, language = story.steps, story.language
-    stages: dict[str, Numbers] = {"x": steps.x, "q": steps.q, "k": steps.k, "v": steps.v}  # type: ignore[dict-item]
     pictures: list[Grid | Strips] = []
-    for name, stage in stages.items():
+    for name in "xqkv":
+        stage: Numbers | None = getattr(steps, name)
         if stage is None:
             continue
         of_queries = name == "q"
@@ -344,6 +349,8 @@ def _scaled(story: Story) -> Section:
 
 
 def _read_change(language: str, without: float, with_scale: float) -> str:
+    if with_scale == without:
+        return say(language, "gradient_changed", times="1")
     if with_scale >= 1e6 * without:
         return say(language, "gradient_grew_much")
     return say(language, "gradient_changed", times=f"{float(f'{with_scale / without:.3g}'):,g}")

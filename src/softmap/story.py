@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -262,22 +263,22 @@ def explain(
 
     from softmap import models
     from softmap.heads import check_head, measure_difference, measure_shares
-    from softmap.models.capture import capture, on_one_thread
+    from softmap.models.capture import capture
+    from softmap.models.settings import on_one_thread
 
     loaded = model if isinstance(model, models.LoadedModel) else models.load(model)
     tokens = tokenize(loaded, text, truncate=truncate)
     rows = wording.units_of_words(tokens) if words else wording.units_of_tokens(tokens)
     chosen_row = _find_row(rows, row)
-    with on_one_thread(tokens):
+    queries = _page_of(len(tokens), rows[chosen_row])
+    with on_one_thread() if len(tokens) <= PAGE else nullcontext():
         run = capture(loaded, tokens)
         check_head(run, layer, head)
         shares = measure_shares(run, rows, progress) if layer is None or head is None else None
-    chosen = shares.best(layer, head) if shares else (int(layer or 0), int(head or 0))
-
-    queries = _page_of(len(tokens), rows[chosen_row])
-    told = run.head(*chosen)
-    ((_, steps),) = told.strips(slice(queries.start, queries.stop))
-    difference = float(shares.difference[chosen]) if shares else measure_difference(run, *chosen)
+        chosen = shares.best(layer, head) if shares else (int(layer or 0), int(head or 0))
+        told = run.head(*chosen)
+        ((_, steps),) = told.strips(slice(queries.start, queries.stop))
+        difference = float(shares.difference[chosen]) if shares else measure_difference(run, *chosen)
     source = Source(
         model=loaded.name,
         revision=loaded.revision,

@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ import softmap
 from softmap.errors import ModelError, SoftmapError
 from softmap.models import load
 from softmap.models.load import DEFAULT_PACKAGE, packaged_directory
+from softmap.models.settings import on_one_thread, quiet_transformers, without_collections
 
 CUSTOM = """
 import pathlib
@@ -295,6 +298,22 @@ def test_nothing_is_printed_while_loading(make_directory, make_model):
     program = f"from softmap.models import load; load(); load({str(directory)!r})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_settings_of_the_process_are_put_back_however_many_threads_change_them():
+    """Each puts back what it found; without a lock the last would put back what the first had changed."""
+    os.environ.pop("DISABLE_SAFETENSORS_CONVERSION", None)
+    before = torch.get_num_threads(), logging.get_verbosity(), logging.is_progress_bar_enabled(), gc.isenabled()
+
+    def change(_):
+        with on_one_thread(), quiet_transformers(), without_collections():
+            time.sleep(0.002)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(change, range(24)))
+    after = torch.get_num_threads(), logging.get_verbosity(), logging.is_progress_bar_enabled(), gc.isenabled()
+    assert after == before
+    assert "DISABLE_SAFETENSORS_CONVERSION" not in os.environ
 
 
 def test_hub_id_is_taken_from_the_cache_with_its_revision(make_directory):

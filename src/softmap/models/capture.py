@@ -21,7 +21,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from softmap.errors import ModelError
 from softmap.mechanism import PAGE, Steps, linear, self_attention
-from softmap.models.load import quiet_transformers
+from softmap.models.settings import quiet_transformers
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -152,18 +152,6 @@ class Capture:
         return self.layers[layer].head(head)
 
 
-@contextlib.contextmanager
-def on_one_thread(tokens: Tokens) -> Iterator[None]:
-    """For a text of a page, keep torch to one thread: on products so small, handing out work costs more than it saves."""
-    threads = torch.get_num_threads()
-    if len(tokens) <= PAGE:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def capture(loaded: LoadedModel, tokens: Tokens) -> Capture:
     """Run an encoder of the BERT family on a text, without gradients; afterwards the model is as it was found.
 
@@ -184,7 +172,7 @@ def capture(loaded: LoadedModel, tokens: Tokens) -> Capture:
             got = f"{type(error).__name__}: {error}"
             raise ModelError(loaded.name, "a model that runs on a text", got, FAMILY) from error
     expected = getattr(loaded.model.config, "num_hidden_layers", None)
-    if not recorder.layers or len(recorder.layers) != expected:
+    if len(recorder.layers) != expected:
         raise ModelError(
             loaded.name,
             f"{expected} attention layers that go through transformers' AttentionInterface",

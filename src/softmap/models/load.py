@@ -5,18 +5,15 @@ Loading goes through ``transformers`` and honours its settings (HF_HOME, HF_TOKE
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import hashlib
 import os
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from softmap.errors import ModelError
+from softmap.models.settings import quiet_transformers, without_collections
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -128,7 +125,7 @@ def _load_from(
         )
     options = {"revision": None if is_directory else revision, "trust_remote_code": trust_remote_code}
     try:
-        with _without_collections(), quiet_transformers():
+        with without_collections(), quiet_transformers():
             from transformers import AutoModel, AutoTokenizer
 
             tokenizer = AutoTokenizer.from_pretrained(where, **options)
@@ -229,49 +226,3 @@ def _refuse_empty_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase) -> No
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'no message'}"
-
-
-@contextlib.contextmanager
-def _without_collections() -> Iterator[None]:
-    """Pause the garbage collector: what a first import of transformers makes stays, and searching it is a tenth of it."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def _set_environment(variable: str, value: str | None) -> None:
-    if value is None:
-        os.environ.pop(variable, None)
-    else:
-        os.environ[variable] = value
-
-
-_SETTINGS = threading.RLock()
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No progress bars, no reports on heads that are not used, no checkpoint sent away to be converted.
-
-    These are settings of the whole process, so one thread at a time is in here; afterwards they are as before.
-    """
-    from huggingface_hub.utils import logging as hub_logging
-    from transformers.utils import logging
-
-    with _SETTINGS, contextlib.ExitStack() as undo:
-        variable = "DISABLE_SAFETENSORS_CONVERSION"
-        before = os.environ.get(variable)
-        undo.callback(_set_environment, variable, before)
-        os.environ[variable] = "1"
-        undo.callback(logging.set_verbosity, logging.get_verbosity())
-        logging.set_verbosity_error()
-        undo.callback(hub_logging.set_verbosity, hub_logging.get_verbosity())
-        hub_logging.set_verbosity_error()
-        if logging.is_progress_bar_enabled():
-            undo.callback(logging.enable_progress_bar)
-            logging.disable_progress_bar()
-        yield

@@ -18,7 +18,7 @@ from rich.style import Style
 from rich.text import Text
 
 from softmap.language import say
-from softmap.narrative import Grid, Section, Strips, headline, narrate
+from softmap.narrative import Grid, Section, Strips, headline, mark, narrate
 from softmap.render import colors
 from softmap.render.lines import break_lines
 
@@ -175,7 +175,7 @@ class _Setter:
         counts = {"left_out_rows": len(grid.rows) - len(grid.pointed), "left_out_keys": len(grid.columns) - keys}
         left = [say(self.language, name, count=count) for name, count in counts.items() if count]
         top = say(self.language, "left_out_top", count=keys) if keys < len(grid.columns) else ""
-        rows = ", ".join(f"`{grid.rows[i]}`" for i in grid.pointed)
+        rows = ", ".join(mark(grid.rows[i]) for i in grid.pointed)
         return self._sentence(say(self.language, "left_out", row=rows, keys=top, left=", ".join(left)))
 
     # ---- strips
