@@ -1,0 +1,161 @@
+"""What every kernel is given and what it gives back.
+
+One attention matrix of a head h, its query heads sharing key heads in groups of `group`:
+
+    scores  = q[h] k[h // group]ᵀ                               step 1
+    scaled  = softcap(scores · scale) + bias,  −∞ where masked   step 2
+    weights = softmax of each row of [scaled, sink], without the sink's column   step 3
+    output  = weights v[h // group]                              step 4
+
+    softcap(s) = cap · tanh(s / cap)          Gemma 2, section 2, https://arxiv.org/abs/2408.00118
+    sink: one learnt logit per head           gpt-oss, https://arxiv.org/abs/2508.10925
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+    from softmap.biases import Bias
+    from softmap.masks import Mask
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """An attention matrix as its ingredients: all a kernel needs, and nothing of size queries x keys.
+
+    Attributes:
+        q: the queries, (heads, queries, d_k), any float dtype.
+        k: the keys, (kv_heads, keys, d_k), of q's dtype and device; kv_heads divides heads.
+        mask: which query may see which key.
+        scale: what step 2 multiplies the scores by.
+        softcap: the cap of the scaled scores, above 0, or None.
+        sinks: one extra logit per head, (heads,), or None.
+        bias: what is added to the scaled scores, or None.
+    """
+
+    q: Float[Tensor, "heads queries d_k"]
+    k: Float[Tensor, "kv_heads keys d_k"]
+    mask: Mask
+    scale: float
+    softcap: float | None = None
+    sinks: Float[Tensor, " heads"] | None = None
+    bias: Bias | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(heads, queries, keys)."""
+        return self.q.shape[0], self.q.shape[1], self.k.shape[1]
+
+    @property
+    def group(self) -> int:
+        """How many query heads share a key head."""
+        return self.q.shape[0] // self.k.shape[0]
+
+    @property
+    def offset(self) -> int:
+        """The key position at which query 0 stands: distances are counted from there."""
+        return self.mask.offset or 0
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What sums accumulate in and what is returned: float32, or float64 where q is."""
+        return torch.promote_types(self.q.dtype, torch.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """Which statistics a sweep is to give; logsumexp always comes.
+
+    Attributes:
+        v: the values, (kv_heads, keys, d_v), where the output is wanted.
+        top: how many of the largest weights of each row; 0 for none.
+        entropy: whether the rows' entropy is wanted.
+        distance: whether the rows' mean distances are wanted.
+        received: whether the keys' column sums are wanted.
+        cells: the grid whose cells are to be summed, or None.
+    """
+
+    v: Float[Tensor, "kv_heads keys d_v"] | None = None
+    top: int = 0
+    entropy: bool = False
+    distance: bool = False
+    received: bool = False
+    cells: Grid | None = None
+
+
+class Grid(NamedTuple):
+    """Edges of cells over the matrix: cell (a, b) has rows row_edges[a]:row_edges[a + 1], and keys likewise.
+
+    The first edge is 0, the last one the number of queries or keys, and no cell is empty.
+    """
+
+    row_edges: tuple[int, ...]
+    key_edges: tuple[int, ...]
+
+
+class Top(NamedTuple):
+    """The largest weights of each row, in falling order; ties go to the lower key.
+
+    The order is that of the scaled scores, finer than the weights' where those round to the same number. A row that
+    sees fewer keys than were asked for is filled up with weight 0 at key −1.
+    """
+
+    weights: Float[Tensor, "heads queries top"]
+    keys: Int[Tensor, "heads queries top"]  # int64
+
+
+class Distance(NamedTuple):
+    """How far each row looks, in tokens: Σ_j w_ij (i − j) and Σ_j w_ij |i − j|, with i its place among the keys."""
+
+    signed: Float[Tensor, "heads queries"]
+    absolute: Float[Tensor, "heads queries"]
+
+
+class Cells(NamedTuple):
+    """The sum and the largest of the weights in each cell of the grid."""
+
+    sum: Float[Tensor, "heads cell_rows cell_keys"]
+    max: Float[Tensor, "heads cell_rows cell_keys"]
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What a sweep gives, in `Problem.dtype`; None for what was not wanted.
+
+    A row that may see no key has weights 0, output 0, entropy 0, distances 0 and logsumexp −inf (with a sink: the
+    sink's logit, which is then all there is).
+
+    Attributes:
+        logsumexp: ln Σ_j exp(scaled_ij), the sink's logit included, nats: weights = exp(scaled − logsumexp).
+        output: weights v, (heads, queries, d_v).
+        entropy: −Σ_j w_ij ln w_ij over the keys, nats.
+        top: the largest weights of each row and their keys.
+        distance: how far each row looks, tokens.
+        received: Σ_i w_ij, what each key receives, in queries.
+        cells: sum and maximum of each cell of the grid.
+    """
+
+    logsumexp: Float[Tensor, "heads queries"]
+    output: Float[Tensor, "heads queries d_v"] | None = None
+    entropy: Float[Tensor, "heads queries"] | None = None
+    top: Top | None = None
+    distance: Distance | None = None
+    received: Float[Tensor, "heads keys"] | None = None
+    cells: Cells | None = None
+
+
+def row_strips(problem: Problem, budget: int = 1 << 22) -> Iterator[range]:
+    """The rows in strips of at most `budget` weights (one row at least)."""
+    queries, keys = problem.shape[1:]
+    step = max(1, min(queries, budget // keys))
+    for start in range(0, queries, step):
+        yield range(start, min(start + step, queries))

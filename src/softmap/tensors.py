@@ -1,0 +1,122 @@
+"""Any array in as a torch tensor that shares its memory, and results back in the kind that came.
+
+The engine speaks torch. Whatever has ``__dlpack__`` (NumPy, JAX, CuPy and others, https://dmlc.github.io/dlpack) is
+seen through it without a copy, and what comes out goes back the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import array_api_compat as compat
+import numpy as np
+import torch
+
+from softmap.errors import ArrayKindError, DtypeError, NonFiniteError
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def read_tensor(name: str, value: Any) -> torch.Tensor:
+    """See an array as a torch tensor, without a copy where its memory allows.
+
+    Raises:
+        ArrayKindError: something that is not a dense array.
+    """
+    if isinstance(value, torch.Tensor):
+        if value.layout != torch.strided or value.is_meta or value.is_quantized:
+            got = "a tensor without data" if value.is_meta else f"a tensor of layout {value.layout}"
+            raise ArrayKindError(name, "a dense tensor", got, f"Convert it first, as in {name}.to_dense().")
+        return value.detach()
+    if isinstance(value, np.ma.MaskedArray):
+        hint = f"Fill the gaps first, as in {name}.filled(0); what may not be seen goes into mask=."
+        raise ArrayKindError(name, "an array without a mask", type(value).__qualname__, hint)
+    try:
+        if isinstance(value, np.ndarray | np.generic):
+            return _see_numpy(np.asarray(value))
+        if hasattr(value, "__dlpack__"):
+            return torch.from_dlpack(value)
+        if hasattr(value, "__array__"):
+            return _see_numpy(np.asarray(value))
+    except Exception as error:
+        hint = f"Its conversion failed ({error}); convert {name} to a NumPy array or a torch tensor first."
+        raise ArrayKindError(name, "an array that torch can read", _kind(value), hint) from error
+    raise ArrayKindError(
+        name,
+        "a torch tensor, a NumPy array, or an object with __dlpack__ or __array__",
+        _kind(value),
+        f"Convert it first: numpy.asarray({name}, dtype=float).",
+    )
+
+
+def read_floats(name: str, value: Any) -> torch.Tensor:
+    """As `read_tensor`, for float16, bfloat16, float32 or float64.
+
+    Raises:
+        ArrayKindError: something that is not a dense array.
+        DtypeError: another dtype.
+    """
+    tensor = read_tensor(name, value)
+    if tensor.dtype not in FLOATS:
+        hint = (
+            f"Take its real part: {name}.real."
+            if tensor.dtype.is_complex
+            else f"Convert it, as in {name}.float() in torch or {name}.astype(float) in NumPy."
+        )
+        raise DtypeError(name, "float16, bfloat16, float32 or float64", str(tensor.dtype), hint)
+    return tensor
+
+
+def refuse_non_finite(name: str, tensor: torch.Tensor) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        NonFiniteError: with the position of the first.
+    """
+    if tensor.numel() == 0 or largest(tensor) < float("inf"):
+        return
+    broken = (~torch.isfinite(tensor)).reshape(-1)
+    flat = int(broken.to(torch.uint8).argmax())
+    position = ", ".join(str(int(i)) for i in np.unravel_index(flat, tuple(tensor.shape)))
+    raise NonFiniteError(
+        name,
+        "finite numbers",
+        f"{float(tensor.reshape(-1)[flat])} at {name}[{position}]",
+        'It is the first one; look at how that number was made. nan="propagate" lets it through.',
+    )
+
+
+def largest(tensor: torch.Tensor) -> float:
+    """The largest magnitude; infinity where there is NaN or infinity."""
+    low, high = torch.aminmax(tensor)
+    magnitude = max(-float(low), float(high))
+    return magnitude if magnitude == magnitude else float("inf")  # NaN differs from itself
+
+
+def giver(value: Any) -> Callable[[torch.Tensor], Any]:
+    """What turns a torch tensor into an array of the library that `value` is of."""
+    if isinstance(value, torch.Tensor):
+        return lambda tensor: tensor
+    if compat.is_array_api_obj(value) and not isinstance(value, np.ndarray | np.generic):
+        namespace = compat.array_namespace(value)
+        if hasattr(namespace, "from_dlpack"):
+            return lambda tensor: namespace.from_dlpack(tensor)
+    return lambda tensor: tensor.numpy(force=True)
+
+
+def _see_numpy(array: np.ndarray[Any, Any]) -> torch.Tensor:
+    """A tensor on the array's memory; what torch cannot hold a view of (negative strides, byte order) is copied."""
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if any(stride < 0 for stride in array.strides):
+        array = array.copy()
+    if not array.flags.writeable:  # torch warns of read-only memory; nothing here ever writes to it
+        interface = array.__array_interface__ | {"data": (array.__array_interface__["data"][0], False)}
+        holder = type("_View", (), {"__array_interface__": interface, "owner": array})()
+        array = np.asarray(holder)
+    return torch.from_numpy(array)
+
+
+def _kind(value: Any) -> str:
+    return f"{type(value).__module__.partition('.')[0]}.{type(value).__qualname__}"
