@@ -1,0 +1,163 @@
+"""The compiled kernel, for CPUs: every statistic in one pass, in less time than torch's attention takes for the output.
+
+The C++ beside this file says how (strip.h first). It is built once for each instruction set; this module picks one,
+hands it the arrays, and knows what it can't do.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import torch
+
+from softmap.errors import NonFiniteError
+from softmap.kernels.contract import Cells, Distance, Statistics, Top
+from softmap.kernels.tile import scaled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from softmap.kernels.contract import Grid, Problem, Wanted
+    from softmap.masks import Spans
+
+WIDEST = 256  # d_k and d_v: a strip's q and output stay in the second-level cache
+MOST_TOP = 64  # TOP_LIMIT in top.h
+REACH = 1e38  # how large a bias may be
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@cache
+def available() -> tuple[str, ...]:
+    """The instruction sets usable here, fastest first; empty where the kernel was not built."""
+    baseline = _module("baseline")
+    if baseline is None:
+        return ()
+    usable = (name for name in ("avx512", "avx2") if getattr(baseline, f"runs_{name}")() and _module(name))
+    return (*usable, "baseline")
+
+
+def missing() -> str:
+    """Why there is none."""
+    return "the compiled kernel is not built (install softmap where a C++ compiler is)"
+
+
+def refusal(problem: Problem, wanted: Wanted) -> str | None:
+    """Why it cannot serve; None where it can."""
+    if problem.q.device.type != "cpu":
+        return f"arrays on {problem.q.device.type}"
+    if problem.q.dtype not in DTYPES:
+        return f"{str(problem.q.dtype).removeprefix('torch.')} inputs"
+    if problem.nan:
+        return "NaN that is let through"
+    if problem.q.shape[2] > WIDEST:
+        return f"d_k above {WIDEST}"
+    if wanted.v is not None and wanted.v.shape[2] > WIDEST:
+        return f"d_v above {WIDEST}"
+    if wanted.top > MOST_TOP:
+        return f"top above {MOST_TOP}"
+    return None
+
+
+def sweep(problem: Problem, wanted: Wanted, instructions: str) -> Statistics:
+    """Every statistic that is wanted, in one pass over the matrix.
+
+    The result does not depend on the number of threads, which is torch's.
+
+    Args:
+        problem: the matrix, of finite numbers whose scores stay within float32.
+        wanted: what is to be given.
+        instructions: one of `available()`.
+    """
+    heads, queries, keys = problem.shape
+    module = _module(instructions)
+    assert module is not None, instructions
+
+    def result(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(shape, dtype=dtype)
+
+    rows = (heads, queries)
+    statistics = Statistics(
+        logsumexp=result(*rows),
+        output=None if wanted.v is None else result(*rows, wanted.v.shape[2]),
+        entropy=result(*rows) if wanted.entropy else None,
+        top=Top(result(*rows, wanted.top), result(*rows, wanted.top, dtype=torch.int64)) if wanted.top else None,
+        distance=Distance(result(*rows), result(*rows)) if wanted.distance else None,
+        received=result(heads, keys) if wanted.received else None,
+        cells=_cells(heads, wanted.cells),
+    )
+    spans = problem.mask.spans(queries, keys)
+    module.sweep(
+        q=_rows_without_gaps(problem.q),
+        k=_rows_without_gaps(problem.k),
+        v=None if wanted.v is None else _rows_without_gaps(wanted.v),
+        scale=problem.scale,
+        softcap=problem.softcap or 0.0,
+        sinks=None if problem.sinks is None else problem.sinks.float().contiguous(),
+        start=spans.start.contiguous(),
+        stop=spans.stop.contiguous(),
+        offset=problem.offset,
+        added=None if spans.exact and problem.bias is None else _added(problem, spans),
+        logsumexp=statistics.logsumexp,
+        output=statistics.output,
+        entropy=statistics.entropy,
+        top_weights=statistics.top and statistics.top.weights,
+        top_keys=statistics.top and statistics.top.keys,
+        signed_distance=statistics.distance and statistics.distance.signed,
+        distance=statistics.distance and statistics.distance.absolute,
+        received=statistics.received,
+        row_edges=wanted.cells and torch.tensor(wanted.cells.row_edges),
+        key_edges=wanted.cells and torch.tensor(wanted.cells.key_edges),
+        cell_sum=statistics.cells and statistics.cells.sum,
+        cell_max=statistics.cells and statistics.cells.max,
+        threads=torch.get_num_threads(),
+        interruptible=threading.current_thread() is threading.main_thread(),
+    )
+    return statistics
+
+
+@cache
+def _module(name: str) -> ModuleType | None:
+    try:
+        return import_module(f"softmap.kernels.fused._{name}")
+    except ModuleNotFoundError:
+        return None
+
+
+def _cells(heads: int, grid: Grid | None) -> Cells | None:
+    if grid is None:
+        return None
+    shape = (heads, len(grid.row_edges) - 1, len(grid.key_edges) - 1)
+    return Cells(torch.empty(shape), torch.empty(shape))
+
+
+def _rows_without_gaps(tensor: Tensor) -> Tensor:
+    """The same numbers, copied only where a row's numbers do not lie next to each other."""
+    return tensor if tensor.stride(2) == 1 or tensor.shape[2] == 1 else tensor.contiguous()
+
+
+def _added(problem: Problem, spans: Spans) -> Callable[[int, int, int, int, int], Float[Tensor, "rows keys"]]:
+    """What is added to the scaled scores of a strip: the bias, and −∞ where the mask hides what its spans do not."""
+
+    def added(head: int, row_start: int, row_stop: int, key_start: int, key_stop: int) -> Tensor:
+        rows, keys = range(row_start, row_stop), range(key_start, key_stop)
+        strip = scaled(problem, torch.zeros(1, len(rows), len(keys)), rows, keys, [head], spans)[0]
+        return _within_reach(strip)
+
+    return added
+
+
+def _within_reach(strip: Float[Tensor, "rows keys"]) -> Float[Tensor, "rows keys"]:
+    """Leave room for the kernel's factor of log2(e). Models that hide keys by float32's lowest number keep their rule:
+    a row that has nothing else is spread evenly, not empty.
+    """
+    if float(strip.amax()) > REACH:
+        hint = "Subtract a constant from the bias: only differences matter to a row."
+        raise NonFiniteError("bias", f"numbers up to {REACH:g}", f"{float(strip.amax()):g}", hint)
+    return torch.where(strip < -REACH, strip.clamp(min=-REACH).masked_fill(strip == -torch.inf, -torch.inf), strip)

@@ -1,0 +1,52 @@
+// Inputs of any dtype and stride as floats, laid out as the products read them.
+#pragma once
+#include <algorithm>
+
+#include "products.h"
+#include "sweep.h"
+
+SOFTMAP_INLINE float from_bits(uint32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+SOFTMAP_INLINE float from_bfloat16(uint16_t half) { return from_bits(uint32_t(half) << 16); }
+// A half's exponent and fraction moved into place are a float 2^112 too small, denormals included.
+SOFTMAP_INLINE float from_float16(uint16_t half) {
+  const float size = from_bits(uint32_t(half & 0x7fff) << 13) * 0x1p112f;
+  return half & 0x8000 ? -size : size;
+}
+
+// to[columns] = factor * row `row` of `head`
+static void read_row(const Input& input, int64_t head, int64_t row, int columns, float factor, float* __restrict to) {
+  const int64_t at = head * input.head_stride + row * input.row_stride;
+  if (input.dtype == Dtype::float32) {
+    const float* from = static_cast<const float*>(input.data) + at;
+    for (int i = 0; i < columns; i++) to[i] = from[i] * factor;
+  } else if (input.dtype == Dtype::bfloat16) {
+    const uint16_t* from = static_cast<const uint16_t*>(input.data) + at;
+    for (int i = 0; i < columns; i++) to[i] = from_bfloat16(from[i]) * factor;
+  } else {
+    const uint16_t* from = static_cast<const uint16_t*>(input.data) + at;
+    for (int i = 0; i < columns; i++) to[i] = from_float16(from[i]) * factor;
+  }
+}
+
+// A tile of k, turned: to[depth][TILE]; keys beyond the last are 0.
+static void pack_keys(const Input& k, int64_t head, int64_t key, int64_t keys, int depth, float* scratch, float* to) {
+  const int count = int(std::min<int64_t>(TILE, keys - key));
+  for (int j = 0; j < count; j++) read_row(k, head, key + j, depth, 1.f, scratch + size_t(j) * depth);
+  std::fill(scratch + size_t(count) * depth, scratch + size_t(TILE) * depth, 0.f);
+  for (int j0 = 0; j0 < TILE; j0 += 8)  // eight keys at a time: their lines stay in the first-level cache
+    for (int d = 0; d < depth; d++)
+      SOFTMAP_UNROLL for (int j = 0; j < 8; j++) to[size_t(d) * TILE + j0 + j] = scratch[size_t(j0 + j) * depth + d];
+}
+
+// A tile of v: to[TILE][width], width being d_v up to the next whole vector; the rest is 0.
+static void pack_values(const Input& v, int64_t head, int64_t key, int64_t keys, int d_v, int width, float* to) {
+  const int count = int(std::min<int64_t>(TILE, keys - key));
+  for (int j = 0; j < TILE; j++, to += width) {
+    if (j < count) read_row(v, head, key + j, d_v, 1.f, to);
+    std::fill(to + (j < count ? d_v : 0), to + width, 0.f);
+  }
+}

@@ -1,0 +1,376 @@
+// One strip: up to ROWS queries of one head against all keys they may see.
+//
+// The strip's scores are held whole, in groups of tiles, and read three times:
+//   1. score   a group's scores by the first product, and their maxima
+//   2. weigh   exp2(score - row maximum) in place, sums, and the second product, while the numbers are in the cache
+//   3. column  once a row's sum is known: what each key and each cell receives
+// A row's maximum is that of its groups so far. When a later group raises it, what was summed is scaled down; each group
+// remembers the maximum its numbers are relative to. All is in powers of 2: scale · log2(e) is folded into q.
+#pragma once
+#include <cmath>
+#include <vector>
+
+#include "exp2.h"
+#include "pack.h"
+#include "sums.h"
+#include "top.h"
+
+constexpr double LOG2_E = 1.4426950408889634, LN_2 = 0.6931471805599453;
+constexpr int64_t WHOLE_TILES = 256;  // rows up to 16,384 keys are one group: a strip of 4 MiB, read back from level 2 and 3
+constexpr int64_t GROUP_TILES = 16;   // longer ones go by 1,024 keys: 256 KiB, which stay in level 2 until they are weighed
+
+// The keys and values of some heads, packed once for all strips.
+struct Packed {
+  int64_t tiles = 0;
+  int depth = 0, width = 0;  // width: d_v up to a whole vector, 0 without values
+  Buffer<float> keys, values;
+  float* key_tile(int64_t head, int64_t tile) { return keys + size_t(head * tiles + tile) * TILE * depth; }
+  float* value_tile(int64_t head, int64_t tile) { return values + size_t(head * tiles + tile) * TILE * width; }
+};
+
+// What the rows of a strip have summed: lane by lane within a group, one number a row across groups.
+struct RowSums {
+  alignas(64) float lanes[ROWS * LANES];
+  double total[ROWS];
+  void clear() { std::fill(total, total + ROWS, 0.); }
+  void clear_lanes(int rows) { std::fill(lanes, lanes + rows * LANES, 0.f); }
+  Vec lane(int row) const { return load(lanes + row * LANES); }
+  void set_lane(int row, Vec v) { store(lanes + row * LANES, v); }
+};
+
+class Strip {
+  const Job& job;
+  const KeyCells& cells;
+  const int64_t group_tiles;
+  const size_t peak_stride;  // of a row's maxima; not a power of two, whose lines would share one set of the cache
+  Buffer<float> q, scores, peaks, output, added;
+  RowSums mass, weighted, signed_distance, ahead;  // of e, e x, e (i - j), and e (j - i) where j is after i
+  float maximum[ROWS];    // of each row's scores so far
+  float reference[ROWS];  // the same, but 0 where no key was seen yet, so that -inf - reference is -inf
+  float unit[ROWS];       // the weight of a score at the row's maximum
+  float log_unit[ROWS];   // its log2
+  std::vector<float> group_maximum;  // (groups, ROWS): the maximum each group's numbers are relative to
+  std::vector<TopList> tops;
+  TopFinder finder;
+
+  int64_t head = 0, row0 = 0, tile0 = 0, tile1 = 0;
+  int64_t all_from = 0, all_to = 0;  // the keys that every row of the strip sees, where it sees a range at all
+  int rows = 0;
+
+  float* tile_scores(int64_t tile) { return scores + size_t(tile - tile0) * ROWS * TILE; }
+  float* tile_peaks(int64_t tile) { return peaks + size_t(tile - tile0) * LANES; }
+
+ public:
+  // max_tiles: the most tiles that a strip of this job sees.
+  Strip(const Job& job, const KeyCells& cells, int64_t max_tiles, int width)
+      : job(job), cells(cells), group_tiles(max_tiles <= WHOLE_TILES ? WHOLE_TILES : GROUP_TILES),
+        peak_stride(size_t(max_tiles + 1) * LANES), q(size_t(ROWS) * job.depth),
+        scores(size_t(max_tiles) * ROWS * TILE), peaks(peak_stride * ROWS), output(size_t(ROWS) * width),
+        added(job.added ? size_t(max_tiles) * ROWS * TILE : 0),
+        group_maximum(size_t((max_tiles + group_tiles - 1) / group_tiles + 1) * ROWS), tops(job.top ? ROWS : 0) {}
+
+  void run(Packed& packed, int64_t head_, int64_t packed_head, int64_t first_row, int row_count, Sums& sums) {
+    head = head_, row0 = first_row, rows = row_count;
+    find_tiles();
+    prepare();
+    int64_t group = 0;
+    for (int64_t from = tile0; from < tile1; from += group_tiles, group++) {
+      const int64_t to = std::min(tile1, from + group_tiles);
+      score(packed, packed_head, from, to);
+      raise_maxima(from, to, group, packed.width);
+      for (int64_t tile = from; tile < to; tile++) weigh(packed, packed_head, tile);
+      close_group();
+    }
+    finish(packed.width);
+    if (job.received || job.cell_sum) columns(group, sums);
+  }
+
+ private:
+  // The tiles that matter to any row, and the keys that all rows see.
+  void find_tiles() {
+    int64_t first = job.keys, last = 0;
+    all_from = 0, all_to = job.keys;
+    for (int r = 0; r < rows; r++) {
+      const int64_t start = job.start[row0 + r], stop = job.stop[row0 + r];
+      all_from = std::max(all_from, start), all_to = std::min(all_to, stop);
+      if (start < stop) first = std::min(first, start), last = std::max(last, stop);
+    }
+    tile0 = first < last ? first / TILE : 0;
+    tile1 = first < last ? (last + TILE - 1) / TILE : 0;
+  }
+
+  void prepare() {
+    const double factor = job.softcap ? job.scale / job.softcap : job.scale * LOG2_E;
+    for (int r = 0; r < rows; r++) {
+      read_row(job.q, head, row0 + r, job.depth, float(factor), q + size_t(r) * job.depth);
+      maximum[r] = -INFINITY;
+    }
+    for (RowSums* sums : {&mass, &weighted, &signed_distance, &ahead}) sums->clear(), sums->clear_lanes(rows);
+    std::fill(static_cast<float*>(output), output + output.size() / ROWS * rows, 0.f);
+    for (TopList& list : tops) list.count = 0;
+    if (job.added && tile0 < tile1)
+      job.added(head, row0, row0 + rows, tile0 * TILE, std::min(job.keys, tile1 * TILE), added, (tile1 - tile0) * TILE);
+  }
+
+  // ---- 1. scores
+
+  void score(Packed& packed, int64_t packed_head, int64_t from, int64_t to) {
+    for (int64_t tile = from; tile < to; tile++) {
+      const float* k = packed.key_tile(packed_head, tile);
+      const float* next = packed.key_tile(packed_head, std::min(tile + 1, packed.tiles - 1));
+      if (job.depth <= 64)
+        score_tile<Narrow>(q, rows, job.depth, k, next, tile_scores(tile), tile_peaks(tile), peak_stride);
+      else
+        score_tile<Wide>(q, rows, job.depth, k, next, tile_scores(tile), tile_peaks(tile), peak_stride);
+      const bool partly_hidden = tile * TILE < all_from || (tile + 1) * TILE > all_to;
+      if (partly_hidden || job.added || job.softcap) adjust(tile, partly_hidden);
+    }
+  }
+
+  // Soft cap, then what is added, then -inf for what a row may not see; and the maxima anew.
+  void adjust(int64_t tile, bool partly_hidden) {
+    const float cap = float(job.softcap * LOG2_E);
+    const Vec lanes = lane_numbers(), hidden = splat(-INFINITY);
+    float* row = tile_scores(tile);
+    for (int r = 0; r < rows; r++, row += TILE) {
+      const Vec start = splat(float(std::clamp<int64_t>(job.start[row0 + r] - tile * TILE, 0, TILE)));
+      const Vec stop = splat(float(std::clamp<int64_t>(job.stop[row0 + r] - tile * TILE, 0, TILE)));
+      const float* more = job.added ? added + (size_t(r) * (tile1 - tile0) + (tile - tile0)) * TILE : nullptr;
+      Vec peak = hidden;
+      for (int j = 0; j < TILE; j += LANES) {
+        Vec x = load(row + j);
+        if (job.softcap) x = tanh_of(x) * cap;
+        if (more) x += load(more + j) * float(LOG2_E);
+        const Vec key = lanes + float(j);
+        if (partly_hidden) x = (key >= start) & (key < stop) ? x : hidden;
+        store(row + j, x);
+        peak = larger(peak, x);
+      }
+      store(tile_peaks(tile) + r * peak_stride, peak);
+    }
+  }
+
+  // ---- 2. weights
+
+  // Row maxima and the largest scores, from the maxima of the tiles. Sums so far become relative to the new maximum.
+  void raise_maxima(int64_t from, int64_t to, int64_t group, int width) {
+    for (int r = 0; r < rows; r++) {
+      const float* peak = tile_peaks(from) + r * peak_stride;
+      Vec even = splat(-INFINITY), odd = even;
+      int64_t t = 0;
+      for (; t + 1 < to - from; t += 2) {
+        even = larger(even, load(peak + t * LANES));
+        odd = larger(odd, load(peak + (t + 1) * LANES));
+      }
+      if (t < to - from) even = larger(even, load(peak + t * LANES));
+      const float largest = std::max(maximum[r], largest_of(larger(even, odd)));
+      if (job.top)
+        finder.update(tops[r], job.top, peak, int(to - from), tile_scores(from) + r * TILE, size_t(ROWS) * TILE,
+                      uint32_t(from * TILE));
+      if (largest > maximum[r] && maximum[r] > -INFINITY) scale_down(r, maximum[r] - largest, width);
+      maximum[r] = largest;
+      group_maximum[group * ROWS + r] = largest;
+      reference[r] = largest > -INFINITY ? largest : 0.f;
+    }
+  }
+
+  // All that row r has summed becomes relative to a maximum that is higher by -fall.
+  void scale_down(int r, float fall, int width) {
+    const float factor = std::exp2(fall);
+    weighted.total[r] = (weighted.total[r] + mass.total[r] * double(fall)) * double(factor);
+    for (RowSums* sums : {&mass, &signed_distance, &ahead}) sums->total[r] *= double(factor);
+    for (int i = 0; i < width; i += LANES) store(output + size_t(r) * width + i, load(output + size_t(r) * width + i) * factor);
+  }
+
+  void weigh(Packed& packed, int64_t packed_head, int64_t tile) {
+    float* e = tile_scores(tile);
+    if (!packed.width) return weigh_rows(e, 0, rows, tile);
+    const float* v = packed.value_tile(packed_head, tile);
+    const bool narrow = packed.width == Narrow::vectors * LANES;
+    const int lines = TILE * packed.width / 16, lines_a_row = (lines + rows - 1) / rows;
+    const float* next = packed.value_tile(packed_head, std::min(tile + 1, packed.tiles - 1));
+    // The first columns of the output right after each few rows' exponentials, while these are in the first-level cache.
+    const auto block = [&](auto shape) {
+      typedef decltype(shape) Shape;
+      constexpr int columns = Shape::vectors * LANES;
+      in_row_blocks<Shape::rows>(0, rows, [&](auto R, int row) {
+        for (int i = 0; i < R * lines_a_row; i++, next += 16) prefetch(next);
+        for (int i = 0; i < R * TILE / 16; i++) prefetch(e + (ROWS + row) * TILE + i * 16);
+        weigh_rows(e + row * TILE, row, R, tile);
+        if (packed.width >= columns)
+          output_block<R, Shape::vectors>(e + row * TILE, v, packed.width, output + size_t(row) * packed.width);
+      });
+      output_tile<Shape>(e, rows, v, packed.width, packed.width >= columns ? columns : 0, output);
+    };
+    if (narrow) block(Narrow());
+    else block(Wide());
+  }
+
+  void weigh_rows(float* e, int row, int count, int64_t tile) {
+    const bool entropy = job.entropy != nullptr, distance = job.distance != nullptr;
+    for (int r = row; r < row + count; r++, e += TILE) {
+      const float here = float(row0 + r + job.offset - tile * TILE);
+      if (entropy && distance) weigh_row<true, true>(e, r, here);
+      else if (entropy) weigh_row<true, false>(e, r, here);
+      else if (distance) weigh_row<false, true>(e, r, here);
+      else weigh_row<false, false>(e, r, here);
+    }
+  }
+
+  // One row of one tile: exp2 in place, and the sums. here: the query's own place, counted from the tile's first key.
+  template <bool ENTROPY, bool DISTANCE>
+  SOFTMAP_INLINE_MEMBER void weigh_row(float* __restrict e, int r, float here) {
+    const Vec lanes = lane_numbers();
+    Vec sum{}, product{}, places{};
+    SOFTMAP_UNROLL for (int j = 0; j < TILE; j += LANES) {
+      Vec x = load(e + j) - reference[r];
+      const Vec power = exp2_of(x);
+      store(e + j, power);
+      sum += power;
+      if (ENTROPY) product += power * x;
+      if (DISTANCE) places += power * (lanes + float(j));
+    }
+    mass.set_lane(r, mass.lane(r) + sum);
+    if (ENTROPY) weighted.set_lane(r, weighted.lane(r) + product);
+    if (DISTANCE) {
+      signed_distance.set_lane(r, signed_distance.lane(r) + (here * sum - places));
+      if (here < TILE - 1) count_ahead(e, r, here);
+    }
+  }
+
+  // The part of the distance that lies after the query; tiles wholly before it have none.
+  void count_ahead(const float* e, int r, float here) {
+    const Vec lanes = lane_numbers(), zero{};
+    Vec sum{};
+    for (int j = 0; j < TILE; j += LANES) sum += load(e + j) * larger(lanes + (float(j) - here), zero);
+    ahead.set_lane(r, ahead.lane(r) + sum);
+  }
+
+  void close_group() {
+    for (RowSums* sums : {&mass, &weighted, &signed_distance, &ahead}) {
+      for (int r = 0; r < rows; r++) sums->total[r] += double(sum_of(sums->lane(r)));
+      sums->clear_lanes(rows);
+    }
+  }
+
+  // ---- the rows' results
+
+  void finish(int width) {
+    for (int r = 0; r < rows; r++) {
+      const int64_t at = head * job.queries + row0 + r;
+      // The softmax runs over the keys and, where there is one, the sink.
+      const double sink = job.sinks ? double(job.sinks[head]) * LOG2_E : -INFINITY;
+      const double highest = std::max(double(maximum[r]), sink);
+      const double share = highest > -INFINITY ? std::exp2(double(maximum[r]) - highest) : 0.;  // of the keys' unit
+      const double total = highest > -INFINITY ? mass.total[r] * share + std::exp2(sink - highest) : 0.;
+      const double key_unit = total > 0 ? share / total : 0.;
+      const double log_key_unit = key_unit > 0 ? std::log2(key_unit) : 0.;
+      unit[r] = float(key_unit);
+      if (job.logsumexp) job.logsumexp[at] = total > 0 ? float((highest + std::log2(total)) * LN_2) : -INFINITY;
+      if (job.entropy)
+        job.entropy[at] = float(-LN_2 * key_unit * (weighted.total[r] + log_key_unit * mass.total[r])) + 0.f;
+      if (job.distance) {
+        job.signed_distance[at] = float(signed_distance.total[r] * key_unit);
+        job.distance[at] = float((signed_distance.total[r] + 2 * ahead.total[r]) * key_unit);
+      }
+      if (job.top) write_top(tops[r], r, at);
+      if (job.output)
+        for (int i = 0; i < job.width; i++) job.output[at * job.width + i] = output[size_t(r) * width + i] * unit[r];
+    }
+  }
+
+  void write_top(const TopList& list, int r, int64_t at) {
+    alignas(64) float x[TOP_LIMIT];
+    for (int i = 0; i < TOP_LIMIT; i++) x[i] = i < list.count ? score_of(list.entries[i]) - maximum[r] : -INFINITY;
+    for (int i = 0; i < job.top; i += LANES) {
+      Vec power = load(x + i);
+      store(x + i, exp2_of(power) * unit[r]);
+    }
+    for (int i = 0; i < job.top; i++) {
+      job.top_weights[at * job.top + i] = x[i];
+      job.top_keys[at * job.top + i] = i < list.count ? int64_t(key_of(list.entries[i])) : -1;
+    }
+  }
+
+  // ---- 3. columns
+
+  void columns(int64_t groups, Sums& sums) {
+    for (int r = 0; r < rows; r++) {
+      log_unit[r] = unit[r] > 0 ? std::log2(unit[r]) : -INFINITY;
+      for (int64_t g = 0; g < groups; g++) {  // from here on: the weight of a number of 1 in that group and row
+        float& x = group_maximum[g * ROWS + r];
+        x = unit[r] > 0 ? std::exp2(x - maximum[r]) * unit[r] : 0.f;
+      }
+    }
+    for (int from = 0; from < rows;) {  // the rows that lie in one row of cells
+      int to = rows;
+      int64_t cell_row = 0;
+      if (job.cell_sum) {
+        cell_row = cell_row_of(job, row0 + from);
+        to = int(std::min<int64_t>(rows, job.row_edges[cell_row + 1] - row0));
+      }
+      for (int64_t tile = tile0; tile < tile1; tile++) {
+        alignas(64) float column[TILE];
+        const float* weight = &group_maximum[(tile - tile0) / group_tiles * ROWS];
+        add_columns(tile_scores(tile), weight, from, to, column);
+        if (job.received) {
+          float* received = sums.received + size_t(tile - sums.first_tile) * TILE;
+          for (int j = 0; j < TILE; j++) received[j] += column[j];
+        }
+        if (job.cell_sum) add_cells(sums, cell_row, tile, weight, from, to, column);
+      }
+      from = to;
+    }
+  }
+
+  static void add_columns(const float* e, const float* weight, int from, int to, float* __restrict column) {
+    constexpr int WIDTH = 4 * LANES;  // eight accumulators: two rows, four vectors
+    SOFTMAP_UNROLL for (int c = 0; c < TILE; c += WIDTH) {
+      Vec even[4] = {}, odd[4] = {};
+      int r = from;
+      for (; r + 1 < to; r += 2) {
+        const Vec w0 = splat(weight[r]), w1 = splat(weight[r + 1]);
+        SOFTMAP_UNROLL for (int i = 0; i < 4; i++) {
+          even[i] += w0 * load(e + r * TILE + c + i * LANES);
+          odd[i] += w1 * load(e + (r + 1) * TILE + c + i * LANES);
+        }
+      }
+      if (r < to) {
+        const Vec w0 = splat(weight[r]);
+        SOFTMAP_UNROLL for (int i = 0; i < 4; i++) even[i] += w0 * load(e + r * TILE + c + i * LANES);
+      }
+      SOFTMAP_UNROLL for (int i = 0; i < 4; i++) store(column + c + i * LANES, even[i] + odd[i]);
+    }
+  }
+
+  void add_cells(Sums& sums, int64_t cell_row, int64_t tile, const float* weight, int from, int to, const float* column) {
+    const size_t at = size_t(cell_row - sums.first_cell_row) * job.cell_keys;
+    int64_t cell = cells.first(tile);
+    if (cells.whole(tile)) {
+      Vec sum{};
+      for (int j = 0; j < TILE; j += LANES) sum += load(column + j);
+      sums.cell_sum[at + cell] += double(sum_of(sum));
+      sums.cell_max[at + cell] = std::max(sums.cell_max[at + cell], tile_maximum(tile, from, to));
+      return;
+    }
+    alignas(64) float max[TILE] = {};
+    const float* e = tile_scores(tile);
+    for (int r = from; r < to; r++)
+      for (int j = 0; j < TILE; j += LANES) store(max + j, larger(load(max + j), load(e + r * TILE + j) * weight[r]));
+    const int count = int(std::min<int64_t>(TILE, job.keys - tile * TILE));
+    for (int j = 0; j < count; j++) {
+      while (job.key_edges[cell + 1] <= tile * TILE + j) cell++;
+      sums.cell_sum[at + cell] += double(column[j]);
+      sums.cell_max[at + cell] = std::max(sums.cell_max[at + cell], max[j]);
+    }
+  }
+
+  // The largest weight of a tile, from the maxima of its scores: 2^(score - maximum + log2(unit)) is monotone.
+  float tile_maximum(int64_t tile, int from, int to) {
+    Vec highest = splat(-INFINITY);
+    const float* peak = tile_peaks(tile);
+    for (int r = from; r < to; r++)
+      if (unit[r] > 0) highest = larger(highest, (load(peak + r * peak_stride) - maximum[r]) + log_unit[r]);
+    return std::exp2(largest_of(highest));
+  }
+};
