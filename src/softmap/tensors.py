@@ -6,12 +6,14 @@ seen through it without a copy, and what comes out goes back the same way.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import array_api_compat as compat
 import numpy as np
 import torch
+from torch.utils.dlpack import from_dlpack
 
 from softmap.errors import ArrayKindError, DtypeError, NonFiniteError
 
@@ -25,10 +27,8 @@ def read_tensor(name: str, value: Any) -> torch.Tensor:
         ArrayKindError: something that is not a dense array.
     """
     if isinstance(value, torch.Tensor):
-        if value.layout != torch.strided or value.is_meta or value.is_quantized:
-            got = "a tensor without data" if value.is_meta else f"a tensor of layout {value.layout}"
-            raise ArrayKindError(name, "a dense tensor", got, f"Convert it first, as in {name}.to_dense().")
-        return value.detach()
+        _check_dense(name, value)
+        return value.detach().resolve_neg()  # what is read by address has no sign bit beside it
     if isinstance(value, np.ma.MaskedArray):
         hint = f"Fill the gaps first, as in {name}.filled(0); what may not be seen goes into mask=."
         raise ArrayKindError(name, "an array without a mask", type(value).__qualname__, hint)
@@ -36,7 +36,7 @@ def read_tensor(name: str, value: Any) -> torch.Tensor:
         if isinstance(value, np.ndarray | np.generic):
             return _see_numpy(np.asarray(value))
         if hasattr(value, "__dlpack__"):
-            return torch.from_dlpack(value)
+            return from_dlpack(value)
         if hasattr(value, "__array__"):
             return _see_numpy(np.asarray(value))
     except Exception as error:
@@ -46,7 +46,7 @@ def read_tensor(name: str, value: Any) -> torch.Tensor:
         name,
         "a torch tensor, a NumPy array, or an object with __dlpack__ or __array__",
         _kind(value),
-        f"Convert it first: numpy.asarray({name}, dtype=float).",
+        f"Convert it first: numpy.asarray({name}).",
     )
 
 
@@ -68,13 +68,18 @@ def read_floats(name: str, value: Any) -> torch.Tensor:
     return tensor
 
 
-def refuse_non_finite(name: str, tensor: torch.Tensor) -> None:
+def refuse_non_finite(name: str, tensor: torch.Tensor, way_out: str = 'nan="propagate" lets it through.') -> None:
     """Refuse NaN and infinity.
+
+    Args:
+        name: what the tensor is called in the error.
+        tensor: any shape.
+        way_out: how the error's hint ends.
 
     Raises:
         NonFiniteError: with the position of the first.
     """
-    if tensor.numel() == 0 or largest(tensor) < float("inf"):
+    if largest(tensor) < math.inf:
         return
     broken = (~torch.isfinite(tensor)).reshape(-1)
     flat = int(broken.to(torch.uint8).argmax())
@@ -83,15 +88,25 @@ def refuse_non_finite(name: str, tensor: torch.Tensor) -> None:
         name,
         "finite numbers",
         f"{float(tensor.reshape(-1)[flat])} at {name}[{position}]",
-        'It is the first one; look at how that number was made. nan="propagate" lets it through.',
+        f"It is the first one; look at how that number was made. {way_out}".rstrip(),
     )
 
 
 def largest(tensor: torch.Tensor) -> float:
-    """The largest magnitude; infinity where there is NaN or infinity."""
-    low, high = torch.aminmax(tensor)
-    magnitude = max(-float(low), float(high))
-    return magnitude if magnitude == magnitude else float("inf")  # NaN differs from itself
+    """The largest magnitude; infinity where there is NaN or infinity, 0 where there is nothing."""
+    if tensor.numel() == 0:
+        return 0.0
+    low, high = (float(end) for end in torch.aminmax(tensor))  # both NaN where one number is
+    return math.inf if math.isnan(low) else max(-low, high)
+
+
+def joint_shape(*tensors: torch.Tensor) -> tuple[int, ...]:
+    """The shape that tensors broadcast to. NumPy knows; torch would first import its compiler, for most of a second.
+
+    Raises:
+        ValueError: tensors that do not broadcast.
+    """
+    return np.broadcast_shapes(*(tuple(tensor.shape) for tensor in tensors))
 
 
 def giver(value: Any) -> Callable[[torch.Tensor], Any]:
@@ -101,15 +116,34 @@ def giver(value: Any) -> Callable[[torch.Tensor], Any]:
     if compat.is_array_api_obj(value) and not isinstance(value, np.ndarray | np.generic):
         namespace = compat.array_namespace(value)
         if hasattr(namespace, "from_dlpack"):
-            return lambda tensor: namespace.from_dlpack(tensor)
+            give: Callable[[torch.Tensor], Any] = namespace.from_dlpack
+            return give
     return lambda tensor: tensor.numpy(force=True)
 
 
+def _check_dense(name: str, tensor: torch.Tensor) -> None:
+    if tensor.is_meta:
+        hint = "Only its shape is there: give the tensor of a model that is loaded."
+        raise ArrayKindError(name, "a tensor with numbers in it", "one on the meta device", hint)
+    if tensor.is_quantized:
+        hint = f"Convert it first: {name}.dequantize()."
+        raise ArrayKindError(name, "a dense tensor", f"a quantized one, {tensor.dtype}", hint)
+    if tensor.is_nested:
+        hint = f"One sequence at a time: {name}.unbind()[0]."
+        raise ArrayKindError(name, "a dense tensor", "a nested one", hint)
+    if tensor.layout != torch.strided:
+        hint = f"Convert it first: {name}.to_dense()."
+        raise ArrayKindError(name, "a dense tensor", f"one of layout {tensor.layout}", hint)
+
+
 def _see_numpy(array: np.ndarray[Any, Any]) -> torch.Tensor:
-    """A tensor on the array's memory; what torch cannot hold a view of (negative strides, byte order) is copied."""
+    """A tensor on the array's memory; what torch cannot hold a view of is copied.
+
+    That is a foreign byte order, a negative stride, and numbers at odd addresses.
+    """
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
-    if any(stride < 0 for stride in array.strides):
+    if not array.flags.aligned or any(stride < 0 for stride in array.strides):
         array = array.copy()
     if not array.flags.writeable:  # torch warns of read-only memory; nothing here ever writes to it
         interface = array.__array_interface__ | {"data": (array.__array_interface__["data"][0], False)}

@@ -1,38 +1,101 @@
 // Memory for vectors: aligned to cache lines, and large pieces to large pages, of which a strip's scores touch many.
+//
+// A little memory is kept from one sweep to the next. What an allocator has returned to the system comes back page by
+// page as it is first touched, and at a thousand keys that would be a twentieth of a sweep.
 #pragma once
 #include <cstdlib>
+#include <mutex>
 #include <new>
+#include <vector>
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
 
+class Memory {
+  struct Piece {
+    void* data;
+    size_t bytes;
+  };
+  static constexpr size_t LIMIT = size_t(32) << 20;  // kept at most
+  std::mutex lock;
+  std::vector<Piece> kept;
+  size_t kept_bytes = 0;
+
+  static Memory& shared() {
+    static Memory* memory = new Memory;  // never destroyed: threads may outlive static objects
+    return *memory;
+  }
+
+  void* find(size_t bytes) {
+    const std::lock_guard<std::mutex> guard(lock);
+    for (Piece& piece : kept)
+      if (piece.bytes == bytes) {
+        void* data = piece.data;
+        piece = kept.back();
+        kept.pop_back();
+        kept_bytes -= bytes;
+        return data;
+      }
+    return nullptr;
+  }
+
+ public:
+  static constexpr size_t LINE = 64, LARGE_PAGE = size_t(2) << 20;
+
+  // Whole lines, not initialised.
+  static void* take(size_t bytes) {
+    if (void* data = shared().find(bytes)) return data;
+    const size_t alignment = bytes % LARGE_PAGE == 0 ? LARGE_PAGE : LINE;
+    void* data = std::aligned_alloc(alignment, bytes);
+    if (!data) throw std::bad_alloc();
+#if defined(__linux__)
+    if (alignment == LARGE_PAGE) madvise(data, bytes, MADV_HUGEPAGE);
+#endif
+    return data;
+  }
+
+  static void give_back(void* data, size_t bytes) noexcept {
+    Memory& memory = shared();
+    const std::lock_guard<std::mutex> guard(memory.lock);
+    if (memory.kept_bytes + bytes <= LIMIT) try {
+        memory.kept.push_back({data, bytes});
+        memory.kept_bytes += bytes;
+        return;
+      } catch (const std::bad_alloc&) {
+      }
+    std::free(data);
+  }
+};
+
 template <class T>
 class Buffer {
   T* data_ = nullptr;
-  size_t size_ = 0;
+  size_t size_ = 0, bytes_ = 0;
+
+  void release() {
+    if (data_) Memory::give_back(data_, bytes_);
+    data_ = nullptr, size_ = 0;
+  }
 
  public:
   Buffer() = default;
   explicit Buffer(size_t size) { resize(size); }
-  ~Buffer() { std::free(data_); }
-  Buffer(Buffer&& other) noexcept : data_(other.data_), size_(other.size_) { other.data_ = nullptr, other.size_ = 0; }
+  ~Buffer() { release(); }
+  Buffer(Buffer&& other) noexcept : data_(other.data_), size_(other.size_), bytes_(other.bytes_) {
+    other.data_ = nullptr, other.size_ = 0;
+  }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
 
   // Room for `size` elements, not initialised; what was there before is gone.
   void resize(size_t size) {
-    constexpr size_t line = 64, page = size_t(2) << 20;
-    std::free(data_);
-    data_ = nullptr, size_ = 0;
+    release();
+    if (size == 0) return;
     if (size > (size_t(-1) >> 1) / sizeof(T)) throw std::bad_alloc();
-    size_t bytes = size * sizeof(T);
-    const size_t alignment = bytes >= 2 * page ? page : line;
-    bytes = (bytes + alignment - 1) / alignment * alignment;
-    data_ = static_cast<T*>(std::aligned_alloc(alignment, bytes ? bytes : alignment));
-    if (!data_) throw std::bad_alloc();
-#if defined(__linux__)
-    if (alignment == page) madvise(data_, bytes, MADV_HUGEPAGE);
-#endif
+    const size_t bytes = size * sizeof(T);
+    const size_t step = bytes >= 2 * Memory::LARGE_PAGE ? Memory::LARGE_PAGE : Memory::LINE;
+    bytes_ = (bytes + step - 1) / step * step;
+    data_ = static_cast<T*>(Memory::take(bytes_));
     size_ = size;
   }
   size_t size() const { return size_; }

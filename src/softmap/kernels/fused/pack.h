@@ -32,14 +32,32 @@ static void read_row(const Input& input, int64_t head, int64_t row, int columns,
   }
 }
 
+typedef float Four __attribute__((vector_size(16)));
+
+// to[4][to_stride] = from[4][from_stride], turned
+SOFTMAP_INLINE void turn_four(const float* from, size_t from_stride, float* to, size_t to_stride) {
+  Four a[4];
+  SOFTMAP_UNROLL for (int i = 0; i < 4; i++) std::memcpy(&a[i], from + i * from_stride, sizeof(Four));
+  const Four low = __builtin_shufflevector(a[0], a[1], 0, 4, 1, 5), high = __builtin_shufflevector(a[0], a[1], 2, 6, 3, 7);
+  const Four low2 = __builtin_shufflevector(a[2], a[3], 0, 4, 1, 5), high2 = __builtin_shufflevector(a[2], a[3], 2, 6, 3, 7);
+  const Four turned[4] = {
+      __builtin_shufflevector(low, low2, 0, 1, 4, 5), __builtin_shufflevector(low, low2, 2, 3, 6, 7),
+      __builtin_shufflevector(high, high2, 0, 1, 4, 5), __builtin_shufflevector(high, high2, 2, 3, 6, 7)};
+  SOFTMAP_UNROLL for (int i = 0; i < 4; i++) std::memcpy(to + i * to_stride, &turned[i], sizeof(Four));
+}
+
 // A tile of k, turned: to[depth][TILE]; keys beyond the last are 0.
 static void pack_keys(const Input& k, int64_t head, int64_t key, int64_t keys, int depth, float* scratch, float* to) {
   const int count = int(std::min<int64_t>(TILE, keys - key));
   for (int j = 0; j < count; j++) read_row(k, head, key + j, depth, 1.f, scratch + size_t(j) * depth);
   std::fill(scratch + size_t(count) * depth, scratch + size_t(TILE) * depth, 0.f);
-  for (int j0 = 0; j0 < TILE; j0 += 8)  // eight keys at a time: their lines stay in the first-level cache
-    for (int d = 0; d < depth; d++)
-      SOFTMAP_UNROLL for (int j = 0; j < 8; j++) to[size_t(d) * TILE + j0 + j] = scratch[size_t(j0 + j) * depth + d];
+  for (int j = 0; j < TILE; j += 4) {
+    const float* rows = scratch + size_t(j) * depth;
+    int d = 0;
+    for (; d + 4 <= depth; d += 4) turn_four(rows + d, depth, to + size_t(d) * TILE + j, TILE);
+    for (; d < depth; d++)
+      for (int i = 0; i < 4; i++) to[size_t(d) * TILE + j + i] = rows[size_t(i) * depth + d];
+  }
 }
 
 // A tile of v: to[TILE][width], width being d_v up to the next whole vector; the rest is 0.

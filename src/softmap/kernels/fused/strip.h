@@ -30,12 +30,10 @@ struct Packed {
 
 // What the rows of a strip have summed: lane by lane within a group, one number a row across groups.
 struct RowSums {
-  alignas(64) float lanes[ROWS * LANES];
+  alignas(64) float lanes[ROWS * LANES] = {};
   double total[ROWS];
-  void clear() { std::fill(total, total + ROWS, 0.); }
-  void clear_lanes(int rows) { std::fill(lanes, lanes + rows * LANES, 0.f); }
   Vec lane(int row) const { return load(lanes + row * LANES); }
-  void set_lane(int row, Vec v) { store(lanes + row * LANES, v); }
+  void add(int row, Vec v) { store(lanes + row * LANES, lane(row) + v); }
 };
 
 class Strip {
@@ -52,6 +50,7 @@ class Strip {
   std::vector<float> group_maximum;  // (groups, ROWS): the maximum each group's numbers are relative to
   std::vector<TopList> tops;
   TopFinder finder;
+  void (Strip::*weigh_some)(float*, int, int, int64_t);  // weigh_rows for the statistics that are wanted
 
   int64_t head = 0, row0 = 0, tile0 = 0, tile1 = 0;
   int64_t all_from = 0, all_to = 0;  // the keys that every row of the strip sees, where it sees a range at all
@@ -67,7 +66,9 @@ class Strip {
         peak_stride(size_t(max_tiles + 1) * LANES), q(size_t(ROWS) * job.depth),
         scores(size_t(max_tiles) * ROWS * TILE), peaks(peak_stride * ROWS), output(size_t(ROWS) * width),
         added(job.added ? size_t(max_tiles) * ROWS * TILE : 0),
-        group_maximum(size_t((max_tiles + group_tiles - 1) / group_tiles + 1) * ROWS), tops(job.top ? ROWS : 0) {}
+        group_maximum(size_t((max_tiles + group_tiles - 1) / group_tiles + 1) * ROWS), tops(job.top ? ROWS : 0),
+        weigh_some(job.entropy ? job.distance ? &Strip::weigh_rows<true, true> : &Strip::weigh_rows<true, false>
+                   : job.distance ? &Strip::weigh_rows<false, true> : &Strip::weigh_rows<false, false>) {}
 
   void run(Packed& packed, int64_t head_, int64_t packed_head, int64_t first_row, int row_count, Sums& sums) {
     head = head_, row0 = first_row, rows = row_count;
@@ -105,7 +106,7 @@ class Strip {
       read_row(job.q, head, row0 + r, job.depth, float(factor), q + size_t(r) * job.depth);
       maximum[r] = -INFINITY;
     }
-    for (RowSums* sums : {&mass, &weighted, &signed_distance, &ahead}) sums->clear(), sums->clear_lanes(rows);
+    for (RowSums* sums : {&mass, &weighted, &signed_distance, &ahead}) std::fill(sums->total, sums->total + rows, 0.);
     std::fill(static_cast<float*>(output), output + output.size() / ROWS * rows, 0.f);
     for (TopList& list : tops) list.count = 0;
     if (job.added && tile0 < tile1)
@@ -154,18 +155,15 @@ class Strip {
 
   // Row maxima and the largest scores, from the maxima of the tiles. Sums so far become relative to the new maximum.
   void raise_maxima(int64_t from, int64_t to, int64_t group, int width) {
+    const int classes = maxima_for(job.top);
     for (int r = 0; r < rows; r++) {
       const float* peak = tile_peaks(from) + r * peak_stride;
-      Vec even = splat(-INFINITY), odd = even;
-      int64_t t = 0;
-      for (; t + 1 < to - from; t += 2) {
-        even = larger(even, load(peak + t * LANES));
-        odd = larger(odd, load(peak + (t + 1) * LANES));
-      }
-      if (t < to - from) even = larger(even, load(peak + t * LANES));
-      const float largest = std::max(maximum[r], largest_of(larger(even, odd)));
+      Vec maxima[MOST_MAXIMA], highest = splat(-INFINITY);
+      group_maxima(peak, int(to - from), classes, maxima);
+      for (int c = 0; c < classes; c++) highest = larger(highest, maxima[c]);
+      const float largest = std::max(maximum[r], largest_of(highest));
       if (job.top)
-        finder.update(tops[r], job.top, peak, int(to - from), tile_scores(from) + r * TILE, size_t(ROWS) * TILE,
+        finder.update(tops[r], job.top, maxima, peak, int(to - from), tile_scores(from) + r * TILE, size_t(ROWS) * TILE,
                       uint32_t(from * TILE));
       if (largest > maximum[r] && maximum[r] > -INFINITY) scale_down(r, maximum[r] - largest, width);
       maximum[r] = largest;
@@ -184,7 +182,7 @@ class Strip {
 
   void weigh(Packed& packed, int64_t packed_head, int64_t tile) {
     float* e = tile_scores(tile);
-    if (!packed.width) return weigh_rows(e, 0, rows, tile);
+    if (!packed.width) return (this->*weigh_some)(e, 0, rows, tile);
     const float* v = packed.value_tile(packed_head, tile);
     const bool narrow = packed.width == Narrow::vectors * LANES;
     const int lines = TILE * packed.width / 16, lines_a_row = (lines + rows - 1) / rows;
@@ -196,7 +194,7 @@ class Strip {
       in_row_blocks<Shape::rows>(0, rows, [&](auto R, int row) {
         for (int i = 0; i < R * lines_a_row; i++, next += 16) prefetch(next);
         for (int i = 0; i < R * TILE / 16; i++) prefetch(e + (ROWS + row) * TILE + i * 16);
-        weigh_rows(e + row * TILE, row, R, tile);
+        (this->*weigh_some)(e + row * TILE, row, R, tile);
         if (packed.width >= columns)
           output_block<R, Shape::vectors>(e + row * TILE, v, packed.width, output + size_t(row) * packed.width);
       });
@@ -206,35 +204,28 @@ class Strip {
     else block(Wide());
   }
 
-  void weigh_rows(float* e, int row, int count, int64_t tile) {
-    const bool entropy = job.entropy != nullptr, distance = job.distance != nullptr;
-    for (int r = row; r < row + count; r++, e += TILE) {
-      const float here = float(row0 + r + job.offset - tile * TILE);
-      if (entropy && distance) weigh_row<true, true>(e, r, here);
-      else if (entropy) weigh_row<true, false>(e, r, here);
-      else if (distance) weigh_row<false, true>(e, r, here);
-      else weigh_row<false, false>(e, r, here);
-    }
-  }
-
-  // One row of one tile: exp2 in place, and the sums. here: the query's own place, counted from the tile's first key.
+  // Some rows of one tile: exp2 in place, and the sums.
   template <bool ENTROPY, bool DISTANCE>
-  SOFTMAP_INLINE_MEMBER void weigh_row(float* __restrict e, int r, float here) {
+  void weigh_rows(float* __restrict e, int row, int count, int64_t tile) {
     const Vec lanes = lane_numbers();
-    Vec sum{}, product{}, places{};
-    SOFTMAP_UNROLL for (int j = 0; j < TILE; j += LANES) {
-      Vec x = load(e + j) - reference[r];
-      const Vec power = exp2_of(x);
-      store(e + j, power);
-      sum += power;
-      if (ENTROPY) product += power * x;
-      if (DISTANCE) places += power * (lanes + float(j));
-    }
-    mass.set_lane(r, mass.lane(r) + sum);
-    if (ENTROPY) weighted.set_lane(r, weighted.lane(r) + product);
-    if (DISTANCE) {
-      signed_distance.set_lane(r, signed_distance.lane(r) + (here * sum - places));
-      if (here < TILE - 1) count_ahead(e, r, here);
+    for (int r = row; r < row + count; r++, e += TILE) {
+      const Vec peak = splat(reference[r]);
+      Vec sum{}, product{}, places{};
+      SOFTMAP_UNROLL for (int j = 0; j < TILE; j += LANES) {
+        Vec x = load(e + j) - peak;
+        const Vec power = exp2_of(x);
+        store(e + j, power);
+        sum += power;
+        if (ENTROPY) product += power * x;
+        if (DISTANCE) places += power * (lanes + float(j));
+      }
+      mass.add(r, sum);
+      if (ENTROPY) weighted.add(r, product);
+      if (DISTANCE) {
+        const float here = float(row0 + r + job.offset - tile * TILE);  // the query's place from the tile's first key
+        signed_distance.add(r, here * sum - places);
+        if (here < TILE - 1) count_ahead(e, r, here);
+      }
     }
   }
 
@@ -243,13 +234,13 @@ class Strip {
     const Vec lanes = lane_numbers(), zero{};
     Vec sum{};
     for (int j = 0; j < TILE; j += LANES) sum += load(e + j) * larger(lanes + (float(j) - here), zero);
-    ahead.set_lane(r, ahead.lane(r) + sum);
+    ahead.add(r, sum);
   }
 
   void close_group() {
     for (RowSums* sums : {&mass, &weighted, &signed_distance, &ahead}) {
       for (int r = 0; r < rows; r++) sums->total[r] += double(sum_of(sums->lane(r)));
-      sums->clear_lanes(rows);
+      std::fill(sums->lanes, sums->lanes + rows * LANES, 0.f);
     }
   }
 
@@ -258,17 +249,21 @@ class Strip {
   void finish(int width) {
     for (int r = 0; r < rows; r++) {
       const int64_t at = head * job.queries + row0 + r;
-      // The softmax runs over the keys and, where there is one, the sink.
-      const double sink = job.sinks ? double(job.sinks[head]) * LOG2_E : -INFINITY;
-      const double highest = std::max(double(maximum[r]), sink);
-      const double share = highest > -INFINITY ? std::exp2(double(maximum[r]) - highest) : 0.;  // of the keys' unit
-      const double total = highest > -INFINITY ? mass.total[r] * share + std::exp2(sink - highest) : 0.;
-      const double key_unit = total > 0 ? share / total : 0.;
-      const double log_key_unit = key_unit > 0 ? std::log2(key_unit) : 0.;
-      unit[r] = float(key_unit);
-      if (job.logsumexp) job.logsumexp[at] = total > 0 ? float((highest + std::log2(total)) * LN_2) : -INFINITY;
+      const bool empty = maximum[r] == -INFINITY;
+      double highest = double(maximum[r]), total = mass.total[r], key_unit = empty ? 0. : 1. / total;
+      if (job.sinks) {  // the softmax runs over the keys and the sink
+        const double sink = double(job.sinks[head]) * LOG2_E;
+        highest = std::max(highest, sink);
+        const double share = std::exp2(double(maximum[r]) - highest);  // of the unit that the keys are counted in
+        total = total * share + std::exp2(sink - highest);
+        key_unit = share / total;
+      }
+      const double log_total = std::log2(total), log_key_unit = job.sinks ? std::log2(key_unit) : -log_total;
+      unit[r] = float(key_unit), log_unit[r] = float(log_key_unit);
+      if (job.logsumexp) job.logsumexp[at] = float((highest + log_total) * LN_2);
       if (job.entropy)
-        job.entropy[at] = float(-LN_2 * key_unit * (weighted.total[r] + log_key_unit * mass.total[r])) + 0.f;
+        job.entropy[at] =
+            key_unit > 0 ? float(-LN_2 * key_unit * (weighted.total[r] + log_key_unit * mass.total[r])) + 0.f : 0.f;
       if (job.distance) {
         job.signed_distance[at] = float(signed_distance.total[r] * key_unit);
         job.distance[at] = float((signed_distance.total[r] + 2 * ahead.total[r]) * key_unit);
@@ -281,7 +276,7 @@ class Strip {
 
   void write_top(const TopList& list, int r, int64_t at) {
     alignas(64) float x[TOP_LIMIT];
-    for (int i = 0; i < TOP_LIMIT; i++) x[i] = i < list.count ? score_of(list.entries[i]) - maximum[r] : -INFINITY;
+    for (int i = 0; i < maxima_for(job.top) * LANES; i++) x[i] = i < list.count ? score_of(list.entries[i]) - maximum[r] : -INFINITY;
     for (int i = 0; i < job.top; i += LANES) {
       Vec power = load(x + i);
       store(x + i, exp2_of(power) * unit[r]);
@@ -296,7 +291,6 @@ class Strip {
 
   void columns(int64_t groups, Sums& sums) {
     for (int r = 0; r < rows; r++) {
-      log_unit[r] = unit[r] > 0 ? std::log2(unit[r]) : -INFINITY;
       for (int64_t g = 0; g < groups; g++) {  // from here on: the weight of a number of 1 in that group and row
         float& x = group_maximum[g * ROWS + r];
         x = unit[r] > 0 ? std::exp2(x - maximum[r]) * unit[r] : 0.f;
@@ -310,58 +304,71 @@ class Strip {
         to = int(std::min<int64_t>(rows, job.row_edges[cell_row + 1] - row0));
       }
       for (int64_t tile = tile0; tile < tile1; tile++) {
-        alignas(64) float column[TILE];
-        const float* weight = &group_maximum[(tile - tile0) / group_tiles * ROWS];
-        add_columns(tile_scores(tile), weight, from, to, column);
+        alignas(64) float column[TILE], largest[TILE];
+        const float *e = tile_scores(tile), *weight = &group_maximum[(tile - tile0) / group_tiles * ROWS];
+        const bool cut = job.cell_sum && !cells.whole(tile);  // by the edge of a cell
+        if (cut) sum_columns<true>(e, weight, from, to, column, largest);
+        else sum_columns<false>(e, weight, from, to, column, largest);
         if (job.received) {
           float* received = sums.received + size_t(tile - sums.first_tile) * TILE;
-          for (int j = 0; j < TILE; j++) received[j] += column[j];
+          SOFTMAP_UNROLL for (int j = 0; j < TILE; j += LANES) store(received + j, load(received + j) + load(column + j));
         }
-        if (job.cell_sum) add_cells(sums, cell_row, tile, weight, from, to, column);
+        if (cut) add_to_cells(sums, cell_row, tile, column, largest);
+        else if (job.cell_sum)
+          sums.add(cell_row, cells.first(tile), sum_between(column, 0, TILE), tile_maximum(tile, from, to));
       }
       from = to;
     }
   }
 
-  static void add_columns(const float* e, const float* weight, int from, int to, float* __restrict column) {
-    constexpr int WIDTH = 4 * LANES;  // eight accumulators: two rows, four vectors
-    SOFTMAP_UNROLL for (int c = 0; c < TILE; c += WIDTH) {
-      Vec even[4] = {}, odd[4] = {};
+  // For each key of a tile the sum of its weights in these rows and, where asked for, the largest.
+  template <bool LARGEST>
+  static void sum_columns(const float* e, const float* weight, int from, int to, float* __restrict column,
+                          float* __restrict largest) {
+    constexpr int VECTORS = LANES == 16 || !LARGEST ? 4 : 2;  // two rows at a time, in registers
+    SOFTMAP_UNROLL for (int c = 0; c < TILE; c += VECTORS * LANES) {
+      Vec even[VECTORS] = {}, odd[VECTORS] = {}, high[VECTORS] = {};
       int r = from;
       for (; r + 1 < to; r += 2) {
         const Vec w0 = splat(weight[r]), w1 = splat(weight[r + 1]);
-        SOFTMAP_UNROLL for (int i = 0; i < 4; i++) {
-          even[i] += w0 * load(e + r * TILE + c + i * LANES);
-          odd[i] += w1 * load(e + (r + 1) * TILE + c + i * LANES);
+        SOFTMAP_UNROLL for (int i = 0; i < VECTORS; i++) {
+          const Vec e0 = load(e + r * TILE + c + i * LANES), e1 = load(e + (r + 1) * TILE + c + i * LANES);
+          even[i] += w0 * e0, odd[i] += w1 * e1;
+          if (LARGEST) high[i] = larger(high[i], larger(w0 * e0, w1 * e1));
         }
       }
       if (r < to) {
         const Vec w0 = splat(weight[r]);
-        SOFTMAP_UNROLL for (int i = 0; i < 4; i++) even[i] += w0 * load(e + r * TILE + c + i * LANES);
+        SOFTMAP_UNROLL for (int i = 0; i < VECTORS; i++) {
+          const Vec e0 = load(e + r * TILE + c + i * LANES);
+          even[i] += w0 * e0;
+          if (LARGEST) high[i] = larger(high[i], w0 * e0);
+        }
       }
-      SOFTMAP_UNROLL for (int i = 0; i < 4; i++) store(column + c + i * LANES, even[i] + odd[i]);
+      SOFTMAP_UNROLL for (int i = 0; i < VECTORS; i++) {
+        store(column + c + i * LANES, even[i] + odd[i]);
+        if (LARGEST) store(largest + c + i * LANES, high[i]);
+      }
     }
   }
 
-  void add_cells(Sums& sums, int64_t cell_row, int64_t tile, const float* weight, int from, int to, const float* column) {
-    const size_t at = size_t(cell_row - sums.first_cell_row) * job.cell_keys;
+  static float sum_between(const float* x, int from, int to) {
+    Vec sum{};
+    for (; from + LANES <= to; from += LANES) sum += load(x + from);
+    float rest = 0;
+    for (; from < to; from++) rest += x[from];
+    return sum_of(sum) + rest;
+  }
+
+  // A tile that the edges of cells cut: each cell takes its part.
+  void add_to_cells(Sums& sums, int64_t cell_row, int64_t tile, const float* column, const float* largest) {
+    const int64_t key0 = tile * TILE;
+    const int count = int(std::min<int64_t>(TILE, job.keys - key0));
     int64_t cell = cells.first(tile);
-    if (cells.whole(tile)) {
-      Vec sum{};
-      for (int j = 0; j < TILE; j += LANES) sum += load(column + j);
-      sums.cell_sum[at + cell] += double(sum_of(sum));
-      sums.cell_max[at + cell] = std::max(sums.cell_max[at + cell], tile_maximum(tile, from, to));
-      return;
-    }
-    alignas(64) float max[TILE] = {};
-    const float* e = tile_scores(tile);
-    for (int r = from; r < to; r++)
-      for (int j = 0; j < TILE; j += LANES) store(max + j, larger(load(max + j), load(e + r * TILE + j) * weight[r]));
-    const int count = int(std::min<int64_t>(TILE, job.keys - tile * TILE));
-    for (int j = 0; j < count; j++) {
-      while (job.key_edges[cell + 1] <= tile * TILE + j) cell++;
-      sums.cell_sum[at + cell] += double(column[j]);
-      sums.cell_max[at + cell] = std::max(sums.cell_max[at + cell], max[j]);
+    for (int from = 0; from < count; cell++) {
+      const int to = int(std::min<int64_t>(count, job.key_edges[cell + 1] - key0));
+      sums.add(cell_row, cell, sum_between(column, from, to), *std::max_element(largest + from, largest + to));
+      from = to;
     }
   }
 

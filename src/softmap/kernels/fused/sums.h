@@ -38,9 +38,15 @@ inline int64_t cell_row_of(const Job& job, int64_t query) {
 struct Sums {
   int64_t first_tile = 0, tiles = 0;     // the tiles its rows see
   Buffer<float> received;                // (tiles, TILE)
-  int64_t first_cell_row = 0, cell_rows = 0;
-  std::vector<double> cell_sum;          // (cell_rows, job.cell_keys)
+  int64_t first_cell_row = 0, cell_rows = 0, cell_keys = 0;
+  std::vector<double> cell_sum;          // (cell_rows, cell_keys)
   std::vector<float> cell_max;
+
+  void add(int64_t cell_row, int64_t cell_key, float sum, float max) {
+    const size_t at = size_t((cell_row - first_cell_row) * cell_keys + cell_key);
+    cell_sum[at] += double(sum);
+    cell_max[at] = std::max(cell_max[at], max);
+  }
 
   void start(const Job& job, int64_t row0, int64_t row1, int64_t tile0, int64_t tile1) {
     if (job.received) {
@@ -51,8 +57,9 @@ struct Sums {
     if (job.cell_sum) {
       first_cell_row = cell_row_of(job, row0);
       cell_rows = cell_row_of(job, row1 - 1) + 1 - first_cell_row;
-      cell_sum.assign(size_t(cell_rows * job.cell_keys), 0.);
-      cell_max.assign(size_t(cell_rows * job.cell_keys), 0.f);
+      cell_keys = job.cell_keys;
+      cell_sum.assign(size_t(cell_rows * cell_keys), 0.);
+      cell_max.assign(size_t(cell_rows * cell_keys), 0.f);
     }
   }
 };

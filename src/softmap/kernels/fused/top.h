@@ -47,10 +47,29 @@ struct TopList {  // the best so far of one row, in falling order
   Candidate entries[TOP_LIMIT];
 };
 
+// How many vectors of group maxima serve a top of k: 2 k groups, so that few scores reach the k-th largest of them.
+SOFTMAP_INLINE int maxima_for(int k) { return k ? (2 * k + LANES - 1) / LANES : 1; }
+constexpr int MOST_MAXIMA = 2 * TOP_LIMIT / LANES;
+
+// The maxima of a row's tiles, peaks[tiles][LANES], in `count` classes: tile t counts in class t % count.
+SOFTMAP_INLINE void group_maxima(const float* peaks, int tiles, int count, Vec* maxima) {
+  for (int c = 0; c < count; c++) {
+    Vec even = splat(-INFINITY), odd = even;  // two at a time: a maximum waits for the one before it
+    int t = c;
+    for (; t + count < tiles; t += 2 * count) {
+      even = larger(even, load(peaks + t * LANES));
+      odd = larger(odd, load(peaks + (t + count) * LANES));
+    }
+    if (t < tiles) even = larger(even, load(peaks + t * LANES));
+    maxima[c] = larger(even, odd);
+  }
+}
+
 class TopFinder {
   static constexpr int CAPACITY = 256;
-  static constexpr int CLASSES = 2 * TOP_LIMIT / LANES;
-  Candidate buffer[CAPACITY];
+  typedef Candidate Candidates __attribute__((vector_size(LANES * 4)));
+  static constexpr int STEP = LANES / 2;
+  Candidate buffer[CAPACITY + STEP];
   int count = 0;
 
   // Keeps the k best; later keys must then be strictly larger than the last of them.
@@ -60,55 +79,65 @@ class TopFinder {
     return next_up(score_of(buffer[k - 1]));
   }
 
-  // The k-th largest of n group maxima, -inf if there are fewer.
-  static float kth_largest(const float* maxima, int n, int k) {
-    float kth = INFINITY;
-    for (int i = 0; i < n; i++) {
-      const Vec one = splat(maxima[i]);
-      int reached = 0;  // how many do not exceed this one
-      for (int j = 0; j < n; j += LANES) reached += __builtin_popcount(at_least(one, load(maxima + j)));
-      if (n - reached < k && maxima[i] < kth) kth = maxima[i];
+  // The k-th largest of the group maxima, -inf if there are fewer: the least of those with fewer than k above them.
+  // All are compared with all, a vector at a time, by reading the maxima round a ring.
+  static float kth_largest(const Vec* maxima, int vectors, int k) {
+    const int n = vectors * LANES;
+    float ring[2 * MOST_MAXIMA * LANES];
+    for (int v = 0; v < vectors; v++) store(ring + v * LANES, maxima[v]), store(ring + n + v * LANES, maxima[v]);
+    Vec kth = splat(INFINITY);
+    for (int v = 0; v < vectors; v++) {
+      IntVec above{};
+      for (int i = 1; i < n; i++) above -= (IntVec)(load(ring + v * LANES + i) > maxima[v]);
+      kth = -larger(-kth, -(above < k ? maxima[v] : splat(INFINITY)));
     }
-    return kth;
+    return -largest_of(-kth);
   }
 
   void collect(const float* scores, uint32_t key, float threshold) {
-    for (int j = 0; j < TILE; j += LANES)
-      for (uint32_t bits = at_least(load(scores + j), splat(threshold)); bits; bits &= bits - 1) {
-        const int i = j + __builtin_ctz(bits);
-        buffer[count++] = candidate(scores[i], key + i);
-      }
+    uint64_t reached = 0;
+    SOFTMAP_UNROLL for (int j = 0; j < TILE; j += LANES)
+      reached |= uint64_t(at_least(load(scores + j), splat(threshold))) << j;
+    while (reached) {
+      const int j = __builtin_ctzll(reached);
+      buffer[count++] = candidate(scores[j], key + uint32_t(j));
+      reached &= reached - 1;
+    }
+  }
+
+  // Sorting a few distinct integers: each one's place is the number of larger ones.
+  void sort_into(TopList& list, int k) {
+    Candidate sorted[TOP_LIMIT + STEP];
+    for (int i = 0; i < count; i += STEP) {
+      Candidates some, place{};
+      std::memcpy(&some, buffer + i, sizeof some);  // beyond count: numbers whose places are not used
+      for (int j = 0; j < count; j++) place -= (Candidates)(buffer[j] > some);
+      for (int lane = 0; lane < STEP && i + lane < count; lane++) sorted[place[lane]] = some[lane];
+    }
+    list.count = std::min(count, k);
+    std::copy(sorted, sorted + list.count, list.entries);
   }
 
  public:
-  // Takes one row's scores of `tiles` tiles into its list. peaks: [tiles][LANES]; scores: the row in the first tile, the
-  // next tile `tile_stride` further on; key: the first key. Keys must be larger than those of earlier calls.
-  void update(TopList& list, int k, const float* peaks, int tiles, const float* scores, size_t tile_stride,
-              uint32_t key) {
-    const int classes = (2 * k + LANES - 1) / LANES;
-    float maxima[CLASSES * LANES];
-    Vec best[CLASSES];
-    for (int c = 0; c < classes; c++) best[c] = splat(-INFINITY);
-    for (int t = 0; t < tiles; t += classes)
-      for (int c = 0; c < classes && t + c < tiles; c++) best[c] = larger(best[c], load(peaks + (t + c) * LANES));
-    for (int c = 0; c < classes; c++) store(maxima + c * LANES, best[c]);
-
-    float threshold = std::max(kth_largest(maxima, classes * LANES, k), -FLT_MAX);  // hidden keys never qualify
+  // Takes one row's scores of `tiles` tiles into its list. maxima: their group_maxima; peaks: [tiles][LANES]; scores: the
+  // row in the first tile, the next tile `tile_stride` further on; key: the first key, larger than all of earlier calls.
+  void update(TopList& list, int k, const Vec* maxima, const float* peaks, int tiles, const float* scores,
+              size_t tile_stride, uint32_t key) {
+    float threshold = std::max(kth_largest(maxima, maxima_for(k), k), -FLT_MAX);  // hidden keys never qualify
     if (list.count == k) threshold = std::max(threshold, next_up(score_of(list.entries[k - 1])));
     std::copy(list.entries, list.entries + list.count, buffer);
     count = list.count;
-    for (int t = 0; t < tiles; t++) {
-      if (!at_least(load(peaks + t * LANES), splat(threshold))) continue;
-      collect(scores + t * tile_stride, key + uint32_t(t) * TILE, threshold);
-      if (count > CAPACITY - TILE) threshold = std::max(threshold, shrink(k));
+    for (int from = 0; from < tiles; from += 64) {
+      uint64_t reached = 0;  // first find the tiles, then open them: the branch on each would be a guess
+      for (int t = from; t < std::min(tiles, from + 64); t++)
+        reached |= uint64_t(at_least(load(peaks + t * LANES), splat(threshold)) != 0) << (t - from);
+      for (; reached; reached &= reached - 1) {
+        const int t = from + __builtin_ctzll(reached);
+        collect(scores + t * tile_stride, key + uint32_t(t) * TILE, threshold);
+        if (count > CAPACITY - TILE) threshold = std::max(threshold, shrink(k));
+      }
     }
-    if (count > k && count > TOP_LIMIT) shrink(k);
-    // Sorting a few distinct integers: each one's place is the number of larger ones.
-    list.count = std::min(count, k);
-    for (int i = 0; i < count; i++) {
-      int place = 0;
-      for (int j = 0; j < count; j++) place += buffer[j] > buffer[i];
-      if (place < k) list.entries[place] = buffer[i];
-    }
+    if (count > TOP_LIMIT) shrink(k);
+    sort_into(list, k);
   }
 };
