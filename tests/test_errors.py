@@ -18,6 +18,8 @@ CHILDREN = {
     errors.ShapeError: ValueError,
     errors.NonFiniteError: ValueError,
     errors.ParameterError: ValueError,
+    errors.TileError: IndexError,
+    errors.SizeError: MemoryError,
     errors.TextError: ValueError,
     errors.RowError: LookupError,
     errors.ModelError: RuntimeError,

@@ -1,4 +1,4 @@
-"""softmap shows which token attends to which: the self-attention mechanism in full view.
+"""softmap shows which token attends to which: the self-attention mechanism in full view, at any length.
 
 The public names are loaded when first used, so that ``import softmap`` stays quick.
 """
@@ -13,15 +13,28 @@ __version__ = "0.1.0"
 _HOMES = {
     "self_attention": "softmap.mechanism",
     "Steps": "softmap.mechanism",
+    "AttentionMatrix": "softmap.matrix",
     "example": "softmap.worked_example",
     "explain": "softmap.story",
     "SoftmapError": "softmap.errors",
 }
-__all__ = ["SoftmapError", "Steps", "example", "explain", "models", "self_attention"]
+_MODULES = ("biases", "masks", "models")
+__all__ = [
+    "AttentionMatrix",
+    "SoftmapError",
+    "Steps",
+    "biases",
+    "example",
+    "explain",
+    "masks",
+    "models",
+    "self_attention",
+]
 
 if TYPE_CHECKING:
-    from softmap import models
+    from softmap import biases, masks, models
     from softmap.errors import SoftmapError
+    from softmap.matrix import AttentionMatrix
     from softmap.mechanism import Steps, self_attention
     from softmap.story import explain
     from softmap.worked_example import example
@@ -30,8 +43,8 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
-    if name == "models":
-        return import_module("softmap.models")
+    if name in _MODULES:
+        return import_module(f"softmap.{name}")
     raise AttributeError(f"module 'softmap' has no attribute {name!r}; its public names are {', '.join(__all__)}")
 
 

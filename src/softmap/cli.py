@@ -18,6 +18,7 @@ from softmap.errors import ParameterError, SoftmapError, TextError
 if TYPE_CHECKING:
     from rich.status import Status
 
+    from softmap.info import Info
     from softmap.story import Story
 
 OUTPUT_FILE = click.Path(dir_okay=False, path_type=Path)
@@ -88,6 +89,25 @@ def explain(
         _print(told)
 
 
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def info(as_json: bool) -> None:
+    """Say what softmap runs on, and which of its kernels are usable here.
+
+    The environment variable SOFTMAP_KERNEL forces the kernel that it names.
+    """
+    from softmap.info import look
+
+    found = look()
+    gc.freeze()  # as `explain` does: what torch's import made need not be searched for garbage
+    if as_json:
+        click.echo(found.json())
+    else:
+        _print(found)
+    if found.problem:
+        raise click.ClickException(found.problem)
+
+
 def _tell(
     text: str,
     model: str | None,
@@ -150,7 +170,7 @@ def _write(told: Story, path: Path, kind: str) -> None:
     click.echo(f"wrote {path}", err=True)
 
 
-def _print(told: Story) -> None:
+def _print(told: Story | Info) -> None:
     from rich.console import Console
 
     if hasattr(sys.stdout, "reconfigure"):

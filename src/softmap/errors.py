@@ -46,6 +46,14 @@ class ParameterError(SoftmapError, ValueError):
     """An option outside the values it may take."""
 
 
+class TileError(SoftmapError, IndexError):
+    """An index of a matrix that no place of it has."""
+
+
+class SizeError(SoftmapError, MemoryError):
+    """A result too large to be made without being asked for by name."""
+
+
 class TextError(SoftmapError, ValueError):
     """A text that is empty, too long for the model, or not valid UTF-8."""
 

@@ -1,0 +1,135 @@
+"""The kernels behind one call: the fastest that can serve, with its name and why it was not a faster one.
+
+    reference   float64, dense: the specification
+    strips      torch operations on strips of rows, on any device
+    fused       compiled, for CPUs, in one version for each instruction set
+
+The environment variable SOFTMAP_KERNEL forces one of `report()`'s names, or "fused" for its best instruction set.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from softmap.errors import ParameterError
+
+if TYPE_CHECKING:
+    from softmap.kernels.contract import Problem, Statistics, Wanted
+
+VARIABLE = "SOFTMAP_KERNEL"
+INSTRUCTIONS = ("avx512", "avx2", "baseline")  # what a fused kernel may be compiled for, fastest first
+
+
+class Swept(NamedTuple):
+    """What a sweep gave, and what ran.
+
+    Attributes:
+        statistics: what was wanted.
+        kernel: the kernel that ran, as in "fused (avx512)".
+        why: why no faster one did, or that it was forced; empty where it was the fastest there is.
+    """
+
+    statistics: Statistics
+    kernel: str
+    why: str
+
+
+class Report(NamedTuple):
+    """One kernel, for `softmap info`: its name, whether it is usable here, and a remark."""
+
+    name: str
+    usable: bool
+    remark: str
+
+
+def sweep(problem: Problem, wanted: Wanted) -> Swept:
+    """Every statistic that is wanted, by the fastest kernel that can serve.
+
+    Raises:
+        ParameterError: SOFTMAP_KERNEL names no kernel, or one that cannot serve.
+        NonFiniteError: a bias of NaN or +∞ where a query sees a key, or scores beyond float64.
+    """
+    from softmap.kernels import fused, strips
+
+    forced = os.environ.get(VARIABLE)
+    with torch.no_grad(), torch.autocast(problem.q.device.type, enabled=False):
+        if forced:
+            return _sweep_forced(problem, wanted, forced)
+        why = _fused_refusal(problem, wanted)
+        if why:
+            return Swept(strips.sweep(problem, wanted), "strips", why)
+        best = fused.available()[0]
+        return Swept(fused.sweep(problem, wanted, best), f"fused ({best})", "")
+
+
+def report() -> list[Report]:
+    """Every kernel by the name that SOFTMAP_KERNEL takes, the fastest first, and whether it is usable here."""
+    from softmap.kernels import fused
+
+    usable = fused.available()
+    missing = "this build or this processor does not have it" if usable else fused.missing()
+    return [
+        *(Report(f"fused-{each}", each in usable, "" if each in usable else missing) for each in INSTRUCTIONS),
+        Report("strips", True, "torch operations, on any device"),
+        Report("reference", True, "float64 and dense: for small matrices"),
+    ]
+
+
+def first_choice() -> str:
+    """The kernel that a sweep tries first: the one that SOFTMAP_KERNEL names, else the fastest that is usable here.
+
+    Raises:
+        ParameterError: SOFTMAP_KERNEL names no kernel, or one that is not usable here.
+    """
+    from softmap.kernels import fused
+
+    name, usable = os.environ.get(VARIABLE), fused.available()
+    if not name:
+        return f"fused-{usable[0]}" if usable else "strips"
+    names = ["fused", *(each.name for each in report())]
+    if name not in names:
+        raise ParameterError(VARIABLE, f"one of {', '.join(names)}", repr(name), "Unset it to let softmap choose.")
+    if name in ("reference", "strips"):
+        return name
+    if not usable:
+        _refuse(name, fused.missing())
+    instructions = name.partition("-")[2] or usable[0]
+    if instructions not in usable:
+        _refuse(name, f"this build or this processor has {', '.join(usable)} only")
+    return f"fused-{instructions}"
+
+
+def _sweep_forced(problem: Problem, wanted: Wanted, name: str) -> Swept:
+    """The kernel that SOFTMAP_KERNEL names, and never another."""
+    from softmap.kernels import fused, reference, strips
+
+    why, first = f"{VARIABLE}={name}", first_choice()
+    if first in ("reference", "strips"):
+        kernel = reference if first == "reference" else strips
+        _refuse(name, kernel.refusal(problem, wanted))
+        return Swept(kernel.sweep(problem, wanted), first, why)
+    _refuse(name, _fused_refusal(problem, wanted))
+    instructions = first.removeprefix("fused-")
+    return Swept(fused.sweep(problem, wanted, instructions), f"fused ({instructions})", why)
+
+
+def _refuse(name: str, why: str | None) -> None:
+    if why:
+        hint = "Unset it to let softmap choose, or set it to strips, which serves everything."
+        raise ParameterError(VARIABLE, "a kernel that can serve here", f"{name}: {why}", hint)
+
+
+def _fused_refusal(problem: Problem, wanted: Wanted) -> str | None:
+    """Why the fused kernel cannot serve; None where it can."""
+    from softmap.kernels import fused
+    from softmap.kernels.tile import may_overflow
+
+    if not fused.available():
+        return fused.missing()
+    refusal = fused.refusal(problem, wanted)
+    if refusal is None and may_overflow(problem):
+        return "scores that may overflow float32"
+    return refusal

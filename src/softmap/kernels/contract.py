@@ -14,9 +14,12 @@ One attention matrix of a head h, its query heads sharing key heads in groups of
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+
+from softmap.tensors import largest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +43,7 @@ class Problem:
         softcap: the cap of the scaled scores, above 0, or None.
         sinks: one extra logit per head, (heads,), or None.
         bias: what is added to the scaled scores, or None.
+        nan: whether NaN and infinity are let through, as NumPy would.
     """
 
     q: Float[Tensor, "heads queries d_k"]
@@ -49,6 +53,7 @@ class Problem:
     softcap: float | None = None
     sinks: Float[Tensor, " heads"] | None = None
     bias: Bias | None = None
+    nan: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -63,7 +68,13 @@ class Problem:
     @property
     def offset(self) -> int:
         """The key position at which query 0 stands: distances are counted from there."""
-        return self.mask.offset or 0
+        given = (part.offset for part in (self.mask, self.bias) if part is not None)
+        return next((offset for offset in given if offset is not None), 0)
+
+    @cached_property
+    def bound(self) -> float:
+        """What no score exceeds in magnitude, before or after scaling; infinity where there is NaN or infinity."""
+        return largest(self.q) * largest(self.k) * self.q.shape[2] * max(1.0, abs(self.scale))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -106,7 +117,7 @@ class Top(NamedTuple):
     """The largest weights of each row, in falling order; ties go to the lower key.
 
     The order is that of the scaled scores, finer than the weights' where those round to the same number. A row that
-    sees fewer keys than were asked for is filled up with weight 0 at key −1.
+    sees fewer keys than were asked for is filled up with weight 0 at key −1. NaN that is let through comes first.
     """
 
     weights: Float[Tensor, "heads queries top"]

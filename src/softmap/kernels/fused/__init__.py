@@ -80,7 +80,7 @@ def sweep(problem: Problem, wanted: Wanted, instructions: str) -> Statistics:
     assert module is not None, instructions
 
     def result(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.empty(shape, dtype=dtype)
+        return torch.empty(shape, dtype=dtype, device="cpu")
 
     rows = (heads, queries)
     statistics = Statistics(
@@ -112,8 +112,8 @@ def sweep(problem: Problem, wanted: Wanted, instructions: str) -> Statistics:
         signed_distance=statistics.distance and statistics.distance.signed,
         distance=statistics.distance and statistics.distance.absolute,
         received=statistics.received,
-        row_edges=wanted.cells and torch.tensor(wanted.cells.row_edges),
-        key_edges=wanted.cells and torch.tensor(wanted.cells.key_edges),
+        row_edges=wanted.cells and torch.tensor(wanted.cells.row_edges, device="cpu"),
+        key_edges=wanted.cells and torch.tensor(wanted.cells.key_edges, device="cpu"),
         cell_sum=statistics.cells and statistics.cells.sum,
         cell_max=statistics.cells and statistics.cells.max,
         threads=torch.get_num_threads(),
@@ -134,7 +134,7 @@ def _cells(heads: int, grid: Grid | None) -> Cells | None:
     if grid is None:
         return None
     shape = (heads, len(grid.row_edges) - 1, len(grid.key_edges) - 1)
-    return Cells(torch.empty(shape), torch.empty(shape))
+    return Cells(*(torch.empty(shape, dtype=torch.float32, device="cpu") for _ in range(2)))
 
 
 def _rows_without_gaps(tensor: Tensor) -> Tensor:
@@ -147,7 +147,8 @@ def _added(problem: Problem, spans: Spans) -> Callable[[int, int, int, int, int]
 
     def added(head: int, row_start: int, row_stop: int, key_start: int, key_stop: int) -> Tensor:
         rows, keys = range(row_start, row_stop), range(key_start, key_stop)
-        strip = scaled(problem, torch.zeros(1, len(rows), len(keys)), rows, keys, [head], spans)[0]
+        nothing = torch.zeros(1, len(rows), len(keys), dtype=torch.float32, device="cpu")
+        strip = scaled(problem, nothing, rows, keys, [head], spans)[0]
         return _within_reach(strip)
 
     return added

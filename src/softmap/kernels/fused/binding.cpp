@@ -66,7 +66,7 @@ void add_from(const nb::callable& added, int64_t head, int64_t row0, int64_t row
 void sweep_arrays(const AnyFloats& q, const AnyFloats& k, const std::optional<AnyFloats>& v, double scale, double softcap,
                   const Maybe<const float, 1>& sinks, const Array<const int64_t, 1>& start,
                   const Array<const int64_t, 1>& stop, int64_t offset, const std::optional<nb::callable>& added,
-                  const Maybe<float, 2>& logsumexp, const Maybe<float, 3>& output, const Maybe<float, 2>& entropy,
+                  const Maybe<double, 2>& logsumexp, const Maybe<float, 3>& output, const Maybe<float, 2>& entropy,
                   const Maybe<float, 2>& signed_distance, const Maybe<float, 2>& distance,
                   const Maybe<float, 3>& top_weights, const Maybe<int64_t, 3>& top_keys, const Maybe<float, 2>& received,
                   const Maybe<const int64_t, 1>& row_edges, const Maybe<const int64_t, 1>& key_edges,
@@ -75,7 +75,8 @@ void sweep_arrays(const AnyFloats& q, const AnyFloats& k, const std::optional<An
   job.heads = q.shape(0), job.queries = q.shape(1), job.depth = int(q.shape(2));
   job.kv_heads = k.shape(0), job.keys = k.shape(1);
   job.q = input_of("q", q), job.k = input_of("k", k);
-  if (!job.heads || !job.queries || !job.keys || !job.kv_heads || job.heads % job.kv_heads || k.shape(2) != q.shape(2))
+  if (!job.heads || !job.queries || !job.keys || !job.kv_heads || !job.depth || job.heads % job.kv_heads ||
+      k.shape(2) != q.shape(2))
     refuse("q and k", "their shapes do not fit");
   if (v) {
     job.v = input_of("v", *v);

@@ -11,9 +11,11 @@ SOFTMAP_INLINE float from_bits(uint32_t bits) {
   return x;
 }
 SOFTMAP_INLINE float from_bfloat16(uint16_t half) { return from_bits(uint32_t(half) << 16); }
-// A half's exponent and fraction moved into place are a float 2^112 too small, denormals included.
+// A half's exponent and fraction moved into place are a float 2^112 too small. Its denormals are counted in steps of
+// 2^-24: as floats they would be denormals too, which are 0 in a FloatScope.
 SOFTMAP_INLINE float from_float16(uint16_t half) {
-  const float size = from_bits(uint32_t(half & 0x7fff) << 13) * 0x1p112f;
+  const uint32_t bits = uint32_t(half & 0x7fff) << 13;
+  const float size = bits < 1u << 23 ? float(int(bits >> 13)) * 0x1p-24f : from_bits(bits + (112u << 23));
   return half & 0x8000 ? -size : size;
 }
 

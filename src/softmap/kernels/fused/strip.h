@@ -73,6 +73,8 @@ class Strip {
   void run(Packed& packed, int64_t head_, int64_t packed_head, int64_t first_row, int row_count, Sums& sums) {
     head = head_, row0 = first_row, rows = row_count;
     find_tiles();
+    ask_added();
+    const FloatScope scope;
     prepare();
     int64_t group = 0;
     for (int64_t from = tile0; from < tile1; from += group_tiles, group++) {
@@ -109,6 +111,10 @@ class Strip {
     for (RowSums* sums : {&mass, &weighted, &signed_distance, &ahead}) std::fill(sums->total, sums->total + rows, 0.);
     std::fill(static_cast<float*>(output), output + output.size() / ROWS * rows, 0.f);
     for (TopList& list : tops) list.count = 0;
+  }
+
+  // Outside of FloatScope: who answers has the floating-point environment of the caller.
+  void ask_added() {
     if (job.added && tile0 < tile1)
       job.added(head, row0, row0 + rows, tile0 * TILE, std::min(job.keys, tile1 * TILE), added, (tile1 - tile0) * TILE);
   }
@@ -143,7 +149,7 @@ class Strip {
         if (job.softcap) x = tanh_of(x) * cap;
         if (more) x += load(more + j) * float(LOG2_E);
         const Vec key = lanes + float(j);
-        if (partly_hidden) x = (key >= start) & (key < stop) ? x : hidden;
+        if (partly_hidden) x = ((key >= start) & (key < stop)) ? x : hidden;
         store(row + j, x);
         peak = larger(peak, x);
       }
@@ -260,7 +266,7 @@ class Strip {
       }
       const double log_total = std::log2(total), log_key_unit = job.sinks ? std::log2(key_unit) : -log_total;
       unit[r] = float(key_unit), log_unit[r] = float(log_key_unit);
-      if (job.logsumexp) job.logsumexp[at] = float((highest + log_total) * LN_2);
+      if (job.logsumexp) job.logsumexp[at] = (highest + log_total) * LN_2;
       if (job.entropy)
         job.entropy[at] =
             key_unit > 0 ? float(-LN_2 * key_unit * (weighted.total[r] + log_key_unit * mass.total[r])) + 0.f : 0.f;
@@ -276,8 +282,9 @@ class Strip {
 
   void write_top(const TopList& list, int r, int64_t at) {
     alignas(64) float x[TOP_LIMIT];
-    for (int i = 0; i < maxima_for(job.top) * LANES; i++) x[i] = i < list.count ? score_of(list.entries[i]) - maximum[r] : -INFINITY;
-    for (int i = 0; i < job.top; i += LANES) {
+    const int whole = (job.top + LANES - 1) / LANES * LANES;
+    for (int i = 0; i < whole; i++) x[i] = i < list.count ? score_of(list.entries[i]) - maximum[r] : -INFINITY;
+    for (int i = 0; i < whole; i += LANES) {
       Vec power = load(x + i);
       store(x + i, exp2_of(power) * unit[r]);
     }

@@ -89,24 +89,26 @@ class Sweep {
       heads[head].left = chunks;
     }
     team.each(count * group * chunks, [&](int64_t task, int member) {
-      const FloatScope scope;
       if (!strips[member]) strips[member].reset(new Strip(job, cells, max_tiles, packed.width));
       const int64_t head = first_kv * group + task / chunks, chunk = chunks - 1 - task % chunks;
-      sweep_chunk(*strips[member], head, head / group - first_kv, chunk);
+      sweep_chunk(*strips[member], head, head / group - first_kv, chunk, member);
       if (--heads[head].left == 0) {
+        const FloatScope scope;
         add_up(job, head, heads[head].sums);
         std::vector<Sums>().swap(heads[head].sums);
       }
     });
   }
 
-  void sweep_chunk(Strip& strip, int64_t head, int64_t packed_head, int64_t chunk) {
+  void sweep_chunk(Strip& strip, int64_t head, int64_t packed_head, int64_t chunk, int member) {
     const int64_t row0 = chunk * chunk_rows, row1 = std::min(job.queries, row0 + chunk_rows);
     const TileRange range = tiles_of(job, row0, row1);
     Sums& sums = heads[head].sums[size_t(chunk)];
     sums.start(job, row0, row1, range.first, range.last);
-    for (int64_t row = row0; row < row1; row += ROWS)
+    for (int64_t row = row0; row < row1; row += ROWS) {
+      team.checkpoint(member);
       strip.run(packed, head, packed_head, row, int(std::min<int64_t>(ROWS, row1 - row)), sums);
+    }
   }
 };
 

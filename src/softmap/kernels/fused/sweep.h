@@ -31,7 +31,7 @@ struct Job {
       added;
 
   // Results; null where not wanted.
-  float* logsumexp = nullptr;                                 // (heads, queries), nats
+  double* logsumexp = nullptr;                                // (heads, queries), nats; to take off large scores
   float* output = nullptr;                                    // (heads, queries, width)
   float* entropy = nullptr;                                   // (heads, queries), nats
   float *signed_distance = nullptr, *distance = nullptr;      // (heads, queries), both or neither

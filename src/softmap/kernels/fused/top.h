@@ -66,7 +66,7 @@ SOFTMAP_INLINE void group_maxima(const float* peaks, int tiles, int count, Vec* 
 }
 
 class TopFinder {
-  static constexpr int CAPACITY = 256;
+  static constexpr int CAPACITY = 3 * TOP_LIMIT + TILE;
   typedef Candidate Candidates __attribute__((vector_size(LANES * 4)));
   static constexpr int STEP = LANES / 2;
   Candidate buffer[CAPACITY + STEP];
@@ -127,6 +127,8 @@ class TopFinder {
     if (list.count == k) threshold = std::max(threshold, next_up(score_of(list.entries[k - 1])));
     std::copy(list.entries, list.entries + list.count, buffer);
     count = list.count;
+    // Rows of equal scores fill the buffer at once: a small one raises the threshold early. It must outgrow k to pay.
+    const int full = std::max(TILE, 3 * k);
     for (int from = 0; from < tiles; from += 64) {
       uint64_t reached = 0;  // first find the tiles, then open them: the branch on each would be a guess
       for (int t = from; t < std::min(tiles, from + 64); t++)
@@ -134,7 +136,7 @@ class TopFinder {
       for (; reached; reached &= reached - 1) {
         const int t = from + __builtin_ctzll(reached);
         collect(scores + t * tile_stride, key + uint32_t(t) * TILE, threshold);
-        if (count > CAPACITY - TILE) threshold = std::max(threshold, shrink(k));
+        if (count > full) threshold = std::max(threshold, shrink(k));
       }
     }
     if (count > TOP_LIMIT) shrink(k);

@@ -1,0 +1,141 @@
+"""Which kernel runs, what its record says, and what SOFTMAP_KERNEL forces."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from softmap import kernels, masks
+from softmap.errors import ParameterError
+from softmap.kernels import fused, strips
+from softmap.kernels.contract import Problem, Wanted
+
+
+@pytest.fixture(autouse=True)
+def _no_kernel_is_forced(monkeypatch):
+    monkeypatch.delenv(kernels.VARIABLE, raising=False)
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """A compiled kernel with two instruction sets that serves float32 alone."""
+    asked = []
+
+    def sweep(problem, wanted, instructions):
+        asked.append(instructions)
+        return strips.sweep(problem, wanted)
+
+    monkeypatch.setattr(fused, "available", lambda: ("avx2", "baseline"))
+    monkeypatch.setattr(fused, "refusal", lambda p, w: None if p.q.dtype == torch.float32 else "float64 inputs")
+    monkeypatch.setattr(fused, "sweep", sweep)
+    return asked
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    monkeypatch.setattr(fused, "available", tuple)
+    monkeypatch.setattr(fused, "missing", lambda: "the compiled kernel is not built")
+
+
+def problem(dtype: torch.dtype = torch.float32, size: float = 1.0) -> Problem:
+    q = torch.full((1, 4, 2), size, dtype=dtype)
+    return Problem(q, q, masks.causal(), 1.0)
+
+
+def test_the_fastest_kernel_runs(compiled):
+    statistics, kernel, why = kernels.sweep(problem(), Wanted(received=True))
+    assert (kernel, why, compiled) == ("fused (avx2)", "", ["avx2"])
+    assert float(statistics.received.sum()) == pytest.approx(4)
+
+
+def test_what_it_refuses_runs_on_strips_and_the_record_says_why(compiled):
+    assert kernels.sweep(problem(torch.float64), Wanted())[1:] == ("strips", "float64 inputs")
+    assert not compiled
+
+
+def test_scores_that_may_overflow_run_on_strips(compiled):
+    assert kernels.sweep(problem(size=1e30), Wanted())[1:] == ("strips", "scores that may overflow float32")
+    assert not compiled
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_without_the_compiled_kernel_the_record_says_so():
+    assert kernels.sweep(problem(), Wanted())[1:] == ("strips", "the compiled kernel is not built")
+
+
+@pytest.mark.parametrize("name", ["reference", "strips"])
+@pytest.mark.usefixtures("compiled")
+def test_a_forced_kernel_runs_and_the_record_says_so(monkeypatch, name):
+    monkeypatch.setenv(kernels.VARIABLE, name)
+    assert kernels.sweep(problem(), Wanted())[1:] == (name, f"SOFTMAP_KERNEL={name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "instructions"), [("fused", "avx2"), ("fused-avx2", "avx2"), ("fused-baseline", "baseline")]
+)
+def test_a_forced_instruction_set_runs(monkeypatch, compiled, name, instructions):
+    monkeypatch.setenv(kernels.VARIABLE, name)
+    assert kernels.sweep(problem(), Wanted())[1:] == (f"fused ({instructions})", f"SOFTMAP_KERNEL={name}")
+    assert compiled == [instructions]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "why"),
+    [
+        ("fused", problem(torch.float64), "fused: float64 inputs"),
+        ("fused-avx2", problem(size=1e30), "fused-avx2: scores that may overflow float32"),
+        ("fused-avx512", problem(), "fused-avx512: this build or this processor has avx2, baseline only"),
+        ("reference", Problem(torch.zeros(1, 1, 1).expand(1, 99_999, 1), torch.zeros(1, 99_999, 1), masks.full(), 1.0),
+         "reference: it holds the whole matrix, which would be more than 1 GiB"),
+    ],
+)  # fmt: skip
+def test_a_forced_kernel_that_cannot_serve_is_refused(monkeypatch, compiled, name, given, why):
+    monkeypatch.setenv(kernels.VARIABLE, name)
+    with pytest.raises(ParameterError) as caught:
+        kernels.sweep(given, Wanted())
+    assert (caught.value.subject, caught.value.got) == ("SOFTMAP_KERNEL", why)
+    assert "Unset it" in caught.value.hint
+    assert not compiled
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("name", ["fused", "fused-avx2"])
+def test_a_forced_kernel_that_is_not_built_is_refused(monkeypatch, name):
+    monkeypatch.setenv(kernels.VARIABLE, name)
+    with pytest.raises(ParameterError, match=rf"got {name}: the compiled kernel is not built\. Unset it"):
+        kernels.sweep(problem(), Wanted())
+
+
+@pytest.mark.parametrize("name", ["gpu", "Strips", "fused-", "fused-sse2", " strips"])
+@pytest.mark.usefixtures("compiled")
+def test_an_unknown_name_is_refused_with_those_there_are(monkeypatch, name):
+    monkeypatch.setenv(kernels.VARIABLE, name)
+    with pytest.raises(
+        ParameterError, match=r"expected one of fused, fused-avx512, fused-avx2.*strips, reference, got"
+    ):
+        kernels.sweep(problem(), Wanted())
+
+
+def test_an_empty_variable_forces_nothing(monkeypatch, compiled):
+    monkeypatch.setenv(kernels.VARIABLE, "")
+    assert kernels.sweep(problem(), Wanted()).kernel == "fused (avx2)"
+    assert compiled == ["avx2"]
+
+
+def test_no_gradient_is_kept():
+    q = torch.ones(1, 4, 2, requires_grad=True)
+    statistics = kernels.sweep(Problem(q, q, masks.causal(), 1.0), Wanted(q)).statistics
+    assert not statistics.output.requires_grad
+
+
+@pytest.mark.usefixtures("compiled")
+def test_the_report_names_every_kernel_and_what_is_missing():
+    usable = {each.name: each.usable for each in kernels.report()}
+    assert list(usable) == ["fused-avx512", "fused-avx2", "fused-baseline", "strips", "reference"]
+    assert not usable["fused-avx512"]
+    assert all(usable[name] for name in ("fused-avx2", "fused-baseline", "strips", "reference"))
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_the_report_says_why_nothing_is_compiled():
+    assert kernels.report()[0] == ("fused-avx512", False, "the compiled kernel is not built")
