@@ -88,11 +88,12 @@ class Info:
         return table
 
     def _kernels(self) -> Table:
-        table = _table()
+        table, said = _table(), ""
         for each in self.kernels:
+            remark, said = "" if each.remark == said else each.remark, each.remark  # the same reason is said once
             mark, style = (MARK, "bold") if each.name == self.first else (" " * len(MARK), "")
             usable = Text("usable", style="green") if each.usable else Text("not usable", style="red")
-            table.add_row(Text(mark + each.name, style=style), usable, Text(each.remark, style="dim"))
+            table.add_row(Text(mark + each.name, style=style), usable, Text(remark, style="dim"))
         return table
 
     def _sentences(self) -> Iterator[Text]:

@@ -165,7 +165,7 @@ class AttentionMatrix(LazyMatrix):
             received=bool(received),
             cells=grid,
         )
-        return summarize(self._sweep(wanted), grid, self._give)
+        return summarize(self._sweep(wanted), grid, self._lookup.problem.dtype, self._give)
 
     def row(self, i: int) -> Float[Array, "heads keys"]:
         """The weights with which query i looks at every key."""
@@ -297,7 +297,7 @@ class AttentionMatrix(LazyMatrix):
         return view
 
     def _summary(self, **wanted: Any) -> Any:
-        return summarize(self._sweep(Wanted(**wanted)), None, self._give)
+        return summarize(self._sweep(Wanted(**wanted)), None, self._lookup.problem.dtype, self._give)
 
     def _sweep(self, wanted: Wanted) -> Swept:
         return self._lookup.sweep(self._heads.tolist(), wanted)

@@ -11,6 +11,7 @@ from softmap.kernels.contract import Distance, Top
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import torch
     from jaxtyping import Float
     from torch import Tensor
 
@@ -76,14 +77,14 @@ class Summary:
         return f"Summary({', '.join(shown)}, kernel={self.kernel!r})"
 
 
-def summarize(swept: Swept, grid: Grid | None, give: Callable[[Tensor], Any]) -> Summary:
-    """A sweep's statistics as the caller gets them: `give` turns each tensor into an array."""
+def summarize(swept: Swept, grid: Grid | None, dtype: torch.dtype, give: Callable[[Tensor], Any]) -> Summary:
+    """A sweep's statistics as the caller gets them, in one dtype: `give` turns each tensor into an array."""
     found = swept.statistics
     cells = None
     if found.cells is not None and grid is not None:
         cells = Cells(give(found.cells.sum), give(found.cells.max), *grid)
     return Summary(
-        logsumexp=give(found.logsumexp),
+        logsumexp=give(found.logsumexp.to(dtype)),
         output=None if found.output is None else give(found.output),
         entropy=None if found.entropy is None else give(found.entropy),
         top=None if found.top is None else Top(*map(give, found.top)),

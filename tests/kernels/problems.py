@@ -193,8 +193,9 @@ def assert_agree(statistics: Statistics, problem: Problem, wanted: Wanted) -> No
             _assert_close(name, got, want, allowed.relative * want + allowed.tiny * problem.shape[1])
     if wanted.top:
         _assert_top(statistics, scaled, weights, allowed, wanted.top)
+    assert statistics.logsumexp.dtype == torch.float64
     for tensor in tensors(statistics):
-        assert tensor.dtype in (problem.dtype, torch.int64)
+        assert tensor is statistics.logsumexp or tensor.dtype in (problem.dtype, torch.int64)
 
 
 def tensors(statistics: Statistics) -> list[torch.Tensor]:

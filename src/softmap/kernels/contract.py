@@ -140,13 +140,14 @@ class Cells(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What a sweep gives, in `Problem.dtype`; None for what was not wanted.
+    """What a sweep gives, in `Problem.dtype` but for logsumexp; None for what was not wanted.
 
     A row that may see no key has weights 0, output 0, entropy 0, distances 0 and logsumexp −inf (with a sink: the
     sink's logit, which is then all there is).
 
     Attributes:
-        logsumexp: ln Σ_j exp(scaled_ij), the sink's logit included, nats: weights = exp(scaled − logsumexp).
+        logsumexp: ln Σ_j exp(scaled_ij), the sink's logit included, nats: weights = exp(scaled − logsumexp). In float64
+            where the device has it: in float32 a logsumexp of 10,000 would leave weights wrong in the fourth digit.
         output: weights v, (heads, queries, d_v).
         entropy: −Σ_j w_ij ln w_ij over the keys, nats.
         top: the largest weights of each row and their keys.

@@ -67,7 +67,7 @@ def _nothing_seen(problem: Problem, wanted: Wanted) -> Statistics:
     def full(*shape: int, value: float = 0, dtype: torch.dtype = problem.dtype) -> Tensor:
         return torch.full(shape, value, dtype=dtype, device=problem.q.device)
 
-    logsumexp = full(heads, queries, value=-torch.inf)
+    logsumexp = full(heads, queries, value=-torch.inf, dtype=sums)
     if problem.sinks is not None:
         logsumexp[:] = problem.sinks[:, None]
     grid = wanted.cells and (heads, len(wanted.cells.row_edges) - 1, len(wanted.cells.key_edges) - 1)
@@ -101,9 +101,8 @@ def _sweep_strip(
     if sink is not None:
         total += (sink - largest).exp()
     weights /= total.clamp(min=1)  # it is at least 1, the largest one's own, or 0 where nothing is seen
-    logsumexp = (largest + total.log()).where(largest != torch.inf, torch.inf)
-
-    found.logsumexp[at] = logsumexp[:, :, 0]
+    high, log_total = (each[:, :, 0].to(found.logsumexp.dtype) for each in (largest, total.log()))
+    found.logsumexp[at] = (high + log_total).where(high != torch.inf, torch.inf)
     if found.output is not None and wanted.v is not None:
         found.output[at] = _output(weights, wanted.v[:, _slice(keys)], heads, problem.group)
     if found.top is not None:
@@ -201,7 +200,7 @@ def _cast(found: Statistics, dtype: torch.dtype) -> Statistics:
         return None if tensor is None else tensor.to(dtype)
 
     return Statistics(
-        logsumexp=found.logsumexp.to(dtype),
+        logsumexp=found.logsumexp,
         output=cast(found.output),
         entropy=cast(found.entropy),
         top=found.top and Top(found.top.weights.to(dtype), found.top.keys),

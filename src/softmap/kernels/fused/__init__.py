@@ -50,19 +50,15 @@ def missing() -> str:
 
 def refusal(problem: Problem, wanted: Wanted) -> str | None:
     """Why it cannot serve; None where it can."""
-    if problem.q.device.type != "cpu":
-        return f"arrays on {problem.q.device.type}"
-    if problem.q.dtype not in DTYPES:
-        return f"{str(problem.q.dtype).removeprefix('torch.')} inputs"
-    if problem.nan:
-        return "NaN that is let through"
-    if problem.q.shape[2] > WIDEST:
-        return f"d_k above {WIDEST}"
-    if wanted.v is not None and wanted.v.shape[2] > WIDEST:
-        return f"d_v above {WIDEST}"
-    if wanted.top > MOST_TOP:
-        return f"top above {MOST_TOP}"
-    return None
+    widths = {"d_k": problem.q.shape[2], "d_v": 0 if wanted.v is None else wanted.v.shape[2]}
+    reasons = {
+        f"arrays on {problem.q.device.type}": problem.q.device.type != "cpu",
+        f"{str(problem.q.dtype).removeprefix('torch.')} inputs": problem.q.dtype not in DTYPES,
+        "NaN that is let through": problem.nan,
+        **{f"{name} above {WIDEST}": width > WIDEST for name, width in widths.items()},
+        f"top above {MOST_TOP}": wanted.top > MOST_TOP,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 def sweep(problem: Problem, wanted: Wanted, instructions: str) -> Statistics:
@@ -84,7 +80,7 @@ def sweep(problem: Problem, wanted: Wanted, instructions: str) -> Statistics:
 
     rows = (heads, queries)
     statistics = Statistics(
-        logsumexp=result(*rows),
+        logsumexp=result(*rows, dtype=torch.float64),
         output=None if wanted.v is None else result(*rows, wanted.v.shape[2]),
         entropy=result(*rows) if wanted.entropy else None,
         top=Top(result(*rows, wanted.top), result(*rows, wanted.top, dtype=torch.int64)) if wanted.top else None,
