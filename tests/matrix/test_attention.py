@@ -11,7 +11,8 @@ import pytest
 import torch
 from by_hand import by_hand, random_qkv
 
-from softmap import AttentionMatrix, Steps, biases, blocks, lookup, masks, matrix
+from softmap import AttentionMatrix, Steps, biases, masks
+from softmap.matrix import blocks, lookup
 
 TIGHT = {"rtol": 2e-5, "atol": 2e-6}  # float32 scores of a few units
 RANDOM = np.random.default_rng(7)
@@ -46,7 +47,7 @@ every_case = pytest.mark.parametrize("case", CASES)
 @pytest.fixture(params=[1, 40, 1 << 22])
 def strip(request, monkeypatch):
     """Strips of one row, of a few, and of all."""
-    for module in (lookup, blocks, matrix):
+    for module in (lookup, blocks, attention):
         monkeypatch.setattr(module, "STRIP", request.param)
 
 

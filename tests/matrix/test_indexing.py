@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 
 from softmap import AttentionMatrix, SoftmapError, masks
 from softmap.errors import SizeError, TileError
-from softmap.indexing import expand, places
+from softmap.matrix.indexing import expand, places
 
 AXES = ("heads", "queries", "keys")
 MANY = 200  # examples of a matrix

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from softmap.blocks import How, Rectangle, blocks
 from softmap.errors import ParameterError, ShapeError, SizeError, TileError
-from softmap.indexing import expand, places
-from softmap.inputs import read_count, read_grid, read_problem, read_values
 from softmap.kernels.contract import Distance, Top, Wanted
-from softmap.lazy import LazyMatrix, StageView
-from softmap.lookup import STRIP, Lookup
+from softmap.matrix.blocks import How, Rectangle, blocks
+from softmap.matrix.indexing import expand, places
+from softmap.matrix.inputs import read_count, read_grid, read_problem, read_values
+from softmap.matrix.lazy import LazyMatrix, StageView
+from softmap.matrix.lookup import STRIP, Lookup
+from softmap.matrix.summary import Summary, summarize
 from softmap.mechanism import PAGE, Steps
-from softmap.summary import Summary, summarize
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from softmap.arrays import Array
     from softmap.biases import Bias
     from softmap.kernels import Swept
-    from softmap.lookup import Stage
     from softmap.masks import Mask
+    from softmap.matrix.lookup import Stage
 
 
 class AttentionMatrix(LazyMatrix):

@@ -10,8 +10,9 @@ import pytest
 import torch
 from by_hand import by_hand, random_qkv
 
-from softmap import AttentionMatrix, lookup, masks
+from softmap import AttentionMatrix, masks
 from softmap.kernels import tile
+from softmap.matrix import lookup
 
 TIGHT = {"rtol": 2e-5, "atol": 2e-6}  # float32 scores of a few units
 CAUSAL = np.tri(9, dtype=bool)

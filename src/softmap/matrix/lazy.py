@@ -10,7 +10,7 @@ import array_api_compat as compat
 import torch
 
 from softmap.errors import SizeError
-from softmap.indexing import Index, expand, places
+from softmap.matrix.indexing import Index, expand, places
 from softmap.tensors import joint_shape
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from softmap.arrays import Array
-    from softmap.inputs import Kind
-    from softmap.lookup import Lookup, Stage
+    from softmap.matrix.inputs import Kind
+    from softmap.matrix.lookup import Lookup, Stage
 
 AXES = ("heads", "queries", "keys")
 LIMIT = 1 << 30

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 
 from softmap.kernels.contract import Grid, Wanted
-from softmap.lookup import STRIP, Lookup
+from softmap.matrix.lookup import STRIP, Lookup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -1,0 +1,417 @@
+"""What only the compiled kernel can get wrong: threads, locks, interrupts, memory, and the addresses it is handed."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import platform
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import pytest
+import torch
+from problems import assert_agree, tensors
+
+from softmap import biases, kernels, masks
+from softmap.errors import NonFiniteError
+from softmap.kernels import fused
+from softmap.kernels.contract import Grid, Problem, Statistics, Wanted
+
+compiled = pytest.mark.skipif(not fused.available(), reason=fused.missing())
+every_set = pytest.mark.parametrize("instructions", fused.available() or [pytest.param("none", marks=compiled)])
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def random(tokens: int = 200, heads: int = 4, d: int = 16, mask: masks.Mask | None = None) -> Problem:
+    q, k = normal(heads, tokens, d), normal(max(1, heads // 2), tokens, d, seed=1)
+    return Problem(q, k, mask or masks.causal(), 0.3)
+
+
+def everything(problem: Problem) -> Wanted:
+    heads, queries, keys = problem.shape
+    grid = Grid((0, queries // 3, queries), (0, keys // 2 + 1, keys))
+    return Wanted(normal(heads // problem.group, keys, 7, seed=2), 8, True, True, True, grid)
+
+
+def sweep(problem: Problem, wanted: Wanted | None = None, instructions: str | None = None) -> Statistics:
+    return fused.sweep(problem, wanted or everything(problem), instructions or fused.available()[0])
+
+
+def same(one: Statistics, other: Statistics) -> bool:
+    """To the last bit."""
+    return all(torch.equal(a, b) for a, b in zip(tensors(one), tensors(other), strict=True))
+
+
+def arbitrary() -> masks.Mask:
+    """A mask whose booleans the kernel has to ask Python for."""
+    return masks.from_function(lambda query, key: (3 * query + 7 * key) % 5 < 3)
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+# ---- which modules there are
+
+
+@pytest.fixture
+def modules(monkeypatch):
+    """The modules that seem to be built, by name."""
+    built: dict[str, SimpleNamespace] = {}
+    monkeypatch.setattr(fused, "_module", built.get)
+    fused.available.cache_clear()
+    yield built
+    fused.available.cache_clear()
+
+
+@pytest.mark.usefixtures("modules")
+def test_without_modules_nothing_is_available_and_missing_says_what_to_do():
+    assert fused.available() == ()
+    assert "compiler" in fused.missing()
+    assert kernels.sweep(random(), Wanted())[1:] == ("strips", fused.missing())
+
+
+def test_a_module_that_the_processor_cannot_run_is_not_available(modules):
+    modules["baseline"] = SimpleNamespace(runs_avx2=lambda: True, runs_avx512=lambda: False)
+    modules["avx2"] = modules["avx512"] = SimpleNamespace()
+    assert fused.available() == ("avx2", "baseline")
+
+
+def test_a_module_that_is_not_built_is_not_available(modules):
+    modules["baseline"] = SimpleNamespace(runs_avx2=lambda: True, runs_avx512=lambda: True)
+    assert fused.available() == ("baseline",)
+
+
+@every_set
+@compiled
+def test_every_instruction_set_can_be_forced_and_is_named_in_the_record(monkeypatch, instructions):
+    monkeypatch.setenv(kernels.VARIABLE, f"fused-{instructions}")
+    problem = random()
+    swept = kernels.sweep(problem, everything(problem))
+    assert swept[1:] == (f"fused ({instructions})", f"SOFTMAP_KERNEL=fused-{instructions}")
+    assert_agree(swept.statistics, problem, everything(problem))
+
+
+# ---- threads
+
+
+@compiled
+@pytest.mark.parametrize("mask", [masks.causal(), arbitrary()], ids=["spans", "booleans"])
+def test_the_number_of_threads_changes_no_bit(threads, mask):
+    problem = random(700, mask=mask)
+    threads(1)
+    alone = sweep(problem)
+    for count in (2, 5):
+        threads(count)
+        assert same(sweep(problem), alone)
+
+
+@compiled
+@pytest.mark.parametrize("mask", [masks.causal(), arbitrary()], ids=["spans", "booleans"])
+def test_sweeps_at_the_same_time_change_no_bit(threads, mask):
+    threads(2)
+    work = [random(tokens, mask=mask) for tokens in (64, 129, 300, 517)] * 2
+    alone = [sweep(problem) for problem in work]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            assert all(same(*pair) for pair in zip(pool.map(sweep, work), alone, strict=True))
+
+
+@compiled
+def test_other_threads_run_during_a_sweep(threads):
+    threads(1)
+    problem = random(4096, d=64)
+    sweeping = threading.Thread(target=sweep, args=(problem, Wanted(entropy=True)))
+    sweeping.start()
+    began, turns = time.perf_counter(), 0
+    while sweeping.is_alive():
+        turns += 1
+        time.sleep(0.001)
+    assert turns > (time.perf_counter() - began) * 50
+
+
+# ---- the floating-point environment
+
+UPWARD = {"x86_64": 0x800, "aarch64": 0x400000}.get(platform.machine())
+
+
+def broken(query, key):
+    raise ZeroDivisionError("on purpose")
+
+
+@compiled
+@pytest.mark.skipif(UPWARD is None or sys.platform != "linux", reason="its number is not known here")
+@pytest.mark.parametrize("mask", [masks.causal(), masks.from_function(broken)], ids=["sweep", "exception"])
+def test_the_rounding_mode_stays_as_it_was(mask):
+    library = ctypes.CDLL("libm.so.6")
+    problem = random(mask=mask)
+    usual = sweep(random())
+    library.fesetround(UPWARD)
+    try:
+        found = sweep(problem)
+    except ZeroDivisionError:
+        found = usual
+    finally:
+        mode = library.fegetround()
+        library.fesetround(0)
+    assert mode == UPWARD
+    assert same(found, usual)
+
+
+@compiled
+@pytest.mark.parametrize("flush", [False, True])
+@pytest.mark.parametrize("mask", [masks.causal(), masks.from_function(broken)], ids=["sweep", "exception"])
+def test_denormals_count_afterwards_as_they_did(flush, mask):
+    if not torch.set_flush_denormal(flush):
+        pytest.skip("this processor has no such mode")
+    try:
+        usual = sweep(random())
+        try:
+            found = sweep(random(mask=mask))
+        except ZeroDivisionError:
+            found = usual
+        smallest = float.fromhex("0x1p-1074")
+        assert (smallest * 3.0 == 0) == flush
+    finally:
+        torch.set_flush_denormal(False)
+    assert same(found, usual)
+
+
+@compiled
+def test_a_mask_function_has_the_callers_floating_point_environment(threads):
+    threads(3)
+    smallest = torch.tensor([1e-40])
+    seen = []
+
+    def visible(query, key):
+        seen.append(float(smallest * 3) > 0)
+        return query >= key
+
+    sweep(random(700, mask=masks.from_function(visible)))
+    assert seen
+    assert all(seen)
+
+
+@every_set
+@compiled
+def test_float16_below_its_normal_numbers_counts(instructions):
+    q, k, v = (normal(1, 90, 12, seed=seed).half() for seed in (0, 1, 2))
+    problem = Problem(q * 2e-5, k, masks.full(), 2e4)
+    assert_agree(sweep(problem, Wanted(v * 2e-5), instructions), problem, Wanted(v * 2e-5))
+
+
+# ---- what comes out of a sweep that does not end
+
+
+@compiled
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_exception_of_a_mask_function_comes_out_as_itself(threads, count):
+    threads(count)
+    usual = sweep(random(500))
+    error = LookupError("a key that is not there")
+
+    def fails_midway(query, key):
+        if int(query.max()) > 250:
+            raise error
+        return query >= key
+
+    with pytest.raises(LookupError) as caught:
+        sweep(random(500, mask=masks.from_function(fails_midway)))
+    assert caught.value is error
+    assert "fails_midway" in [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    assert same(sweep(random(500)), usual)
+
+
+def python(script: str, **environment: str) -> str:
+    """What a script prints that runs in a process of its own; `sweep` and `random` are this module's."""
+    prologue = f"import sys; sys.path[:0] = [{os.path.dirname(__file__)!r}]\n"
+    prologue += (
+        "from test_fused import Problem, Wanted, arbitrary, everything, fused, masks, normal, random, same, sweep\n"
+    )
+    environment = {**os.environ, **environment}
+    command = [sys.executable, "-c", prologue + textwrap.dedent(script)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=500)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@compiled
+@pytest.mark.parametrize("interrupts", [4, pytest.param(100, marks=pytest.mark.slow)])
+def test_an_interrupt_stops_a_sweep_at_once_and_the_next_is_right(interrupts):
+    script = f"""
+        import os, signal, threading, time, torch
+        torch.set_num_threads(2)
+        usual, late = sweep(random()), []
+        for i in range({interrupts}):
+            kind = arbitrary() if i % 4 == 3 else masks.causal()
+            long = random(8192, heads=64 if i % 2 else 2, d=64, mask=kind)
+            sent = []
+            def interrupt():
+                sent.append(time.perf_counter())
+                os.kill(os.getpid(), signal.SIGINT)
+            timer = threading.Timer(0.005 + 0.002 * (i % 50), interrupt)
+            try:
+                timer.start()
+                for _ in range(20):
+                    sweep(long, Wanted(entropy=True, received=True))
+                timer.join()
+                print("not interrupted")
+            except KeyboardInterrupt:
+                late.append(time.perf_counter() - sent[0])
+            timer.join()
+            assert same(sweep(random()), usual)
+        print(len(late), max(late))
+    """
+    count, latest = python(script).split()
+    assert int(count) == interrupts
+    assert float(latest) < 1  # a machine with other work included; it takes a tenth
+
+
+# ---- memory
+
+
+@compiled
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_too_little_memory_is_a_memory_error_and_a_small_sweep_works_afterwards():
+    """The limit is reached while keys are packed, while strips are set up, and while threads are."""
+    script = """
+        import resource, torch
+        torch.set_num_threads(3)
+        usual = sweep(random())
+        q, k = normal(1, 200, 64), normal(1, 1 << 18, 64)  # 64 MiB to pack, 64 MiB a strip
+        for mebibytes in (1, 20, 68, 100, 140, 180, 220, 400):
+            used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (used + (mebibytes << 20), resource.RLIM_INFINITY))
+            try:
+                sweep(Problem(q, k, masks.full(), 0.1), Wanted(entropy=True))
+                print("enough")
+            except MemoryError:
+                print("MemoryError")
+            assert same(sweep(random()), usual)
+            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    """
+    outcomes = python(script).split()
+    assert outcomes[:3] == ["MemoryError"] * 3
+    assert set(outcomes) <= {"MemoryError", "enough"}
+
+
+@compiled
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is Linux's")
+def test_the_peak_of_memory_grows_with_the_keys_not_their_square():
+    script = """
+        import re, torch
+        torch.set_num_threads(2)
+        def status(name):
+            return int(re.search(name + r":\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1024
+        sweep(random())
+        for tokens in (8192, 32768):
+            problem = random(tokens, heads=1, d=64)
+            wanted = everything(problem)
+            open("/proc/self/clear_refs", "w").write("5")
+            before = status("VmRSS")
+            sweep(problem, wanted)
+            print(status("VmHWM") - before)
+    """
+    small, large = (float(peak) for peak in python(script).split())
+    assert large < 4.5 * small + 8
+    assert large < 150  # MiB; a quarter of the matrix would be 1,024
+
+
+# ---- addresses
+
+
+VIEWS = {
+    "by token": lambda heads, dtype: normal(90, heads, 8).to(dtype).transpose(0, 1),
+    "turned": lambda heads, dtype: normal(heads, 8, 90).to(dtype).mT,
+    "every third column": lambda heads, dtype: normal(heads, 90, 24).to(dtype)[:, :, ::3],
+    "every other row": lambda heads, dtype: normal(heads, 180, 8).to(dtype)[:, 1::2],
+    "cut from a larger one": lambda heads, dtype: normal(heads + 3, 99, 11).to(dtype)[1 : heads + 1, 5:95, 2:10],
+    "one head for all": lambda heads, dtype: normal(1, 90, 8).to(dtype).expand(heads, 90, 8),
+    "one token for all": lambda heads, dtype: normal(heads, 1, 8).to(dtype).expand(heads, 90, 8),
+    "one column for all": lambda heads, dtype: normal(heads, 90, 1).to(dtype).expand(heads, 90, 8),
+}
+
+
+@every_set
+@compiled
+@pytest.mark.parametrize("view", VIEWS.values(), ids=list(VIEWS))
+@pytest.mark.parametrize("dtype", fused.DTYPES, ids=str)
+def test_a_view_gives_what_its_copy_gives(instructions, view, dtype):
+    q, k, v = (view(heads, dtype) for heads in (4, 2, 2))
+    assert not q.is_contiguous()
+    packed = [tensor.contiguous() for tensor in (q, k, v)]
+    one, other = (
+        sweep(Problem(a, b, masks.causal(), 0.3), Wanted(c, 8, True, True, True), instructions)
+        for a, b, c in ((q, k, v), packed)
+    )
+    assert same(one, other)
+
+
+@every_set
+@compiled
+@pytest.mark.parametrize("dtype", fused.DTYPES, ids=str)
+def test_rows_that_start_at_any_address_are_read_right(instructions, dtype):
+    """No vector of theirs lies where aligned loads would need it."""
+    storage = normal(3 * 70 * 13 + 1).to(dtype)[1:]
+    q, k, v = storage.view(3, 1, 70, 13)
+    problem = Problem(q, k, masks.full(), 0.3)
+    assert_agree(sweep(problem, Wanted(v, 8), instructions), problem, Wanted(v, 8))
+
+
+@every_set
+@compiled
+@pytest.mark.parametrize("keys", [16_384, 16_385, 18_500])
+@pytest.mark.parametrize("mask", [masks.full(), arbitrary()], ids=["spans", "booleans"])
+def test_long_rows_whose_maxima_rise_have_the_reference_statistics(instructions, keys, mask):
+    """Beyond 16,384 keys a strip goes by groups of 1,024, and rescales what it has at each higher maximum."""
+    q, k = normal(2, 70, 4).abs(), normal(1, keys, 4, seed=1) * 0.1
+    k[:, :, 0] += torch.linspace(0, 40, keys)
+    q[0, :20] *= -1  # these fall
+    k[:, 5000] = 3  # and a peak early on
+    problem = Problem(q, k, mask, 1.0, sinks=torch.tensor([2.0, 90.0]))
+    wanted = everything(problem)
+    assert_agree(sweep(problem, wanted, instructions), problem, wanted)
+
+
+# ---- the bias's reach
+
+
+@every_set
+@compiled
+def test_a_row_of_the_lowest_number_is_spread_evenly(instructions):
+    lowest = torch.finfo(torch.float32).min
+    bias = torch.zeros(3, 50)
+    bias[0] = lowest  # nothing else in this row
+    bias[1, 10:] = lowest  # hides
+    bias[2] = -torch.inf  # empty
+    problem = Problem(normal(1, 3, 6), normal(1, 50, 6), masks.full(), 0.3, bias=biases.dense(bias))
+    found = sweep(problem, Wanted(top=64, entropy=True, received=True), instructions)
+    assert float(found.entropy[0, 0]) == pytest.approx(math.log(50), abs=1e-5)
+    torch.testing.assert_close(found.top.weights[0, 0, :50], torch.full((50,), 1 / 50))
+    assert found.top.keys[0, 0, :50].tolist() == list(range(50))
+    torch.testing.assert_close(found.received[0, 10:], torch.full((40,), 1 / 50))
+    assert bool((found.top.weights[0, 1, 10:] == 0).all())
+    assert float(found.logsumexp[0, 2]) == -torch.inf
+
+
+@compiled
+def test_a_bias_beyond_reach_is_refused_with_a_way_out():
+    bias = torch.zeros(3, 50)
+    bias[1, 2] = 2e38
+    problem = Problem(normal(1, 3, 6), normal(1, 50, 6), masks.full(), 0.3, bias=biases.dense(bias))
+    with pytest.raises(NonFiniteError, match=r"bias: expected numbers up to 1e\+38, got 2e\+38\. Subtract a constant"):
+        sweep(problem, Wanted())
