@@ -34,7 +34,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def random(tokens: int = 200, heads: int = 4, d: int = 16, mask: masks.Mask | None = None) -> Problem:
     q, k = normal(heads, tokens, d), normal(max(1, heads // 2), tokens, d, seed=1)
-    return Problem(q, k, mask or masks.causal(), 0.3)
+    return Problem(q, k, masks.causal() if mask is None else mask, 0.3)
 
 
 def everything(problem: Problem) -> Wanted:

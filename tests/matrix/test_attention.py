@@ -12,7 +12,7 @@ import torch
 from by_hand import by_hand, random_qkv
 
 from softmap import AttentionMatrix, Steps, biases, masks
-from softmap.matrix import blocks, lookup
+from softmap.matrix import attention, blocks, lookup
 
 TIGHT = {"rtol": 2e-5, "atol": 2e-6}  # float32 scores of a few units
 RANDOM = np.random.default_rng(7)

@@ -107,7 +107,9 @@ void sweep_arrays(const AnyFloats& q, const AnyFloats& k, const std::optional<An
   job.top_keys = data_of("top_keys", top_keys, job.heads, job.queries, job.top);
   if (job.top > 64 || !job.top_weights != !job.top_keys) refuse("top", "at most 64, weights and keys");
   job.received = data_of("received", received, job.heads, job.keys);
-  if (row_edges && key_edges) {
+  if (!cell_sum != !cell_max || !cell_sum != !row_edges || !cell_sum != !key_edges)
+    refuse("cells", "sum and maximum, with both edges");
+  if (cell_sum) {
     job.cell_rows = int64_t(row_edges->shape(0)) - 1, job.cell_keys = int64_t(key_edges->shape(0)) - 1;
     job.row_edges = row_edges->data(), job.key_edges = key_edges->data();
     const auto rising = [](const int64_t* edges, int64_t cells, int64_t last) {
@@ -121,7 +123,6 @@ void sweep_arrays(const AnyFloats& q, const AnyFloats& k, const std::optional<An
     job.cell_sum = data_of("cell_sum", cell_sum, job.heads, job.cell_rows, job.cell_keys);
     job.cell_max = data_of("cell_max", cell_max, job.heads, job.cell_rows, job.cell_keys);
   }
-  if (!job.cell_sum != !job.cell_max) refuse("cells", "sum and maximum, with edges");
 
   job.threads = threads;
   if (interruptible)
@@ -136,11 +137,13 @@ void sweep_arrays(const AnyFloats& q, const AnyFloats& k, const std::optional<An
 }  // namespace
 
 NB_MODULE(SOFTMAP_MODULE, m) {
+  // A result of another dtype or layout must be refused: nanobind would write to a converted copy of it.
+  const auto result = [](const char* name) { return nb::arg(name).none().noconvert(); };
   m.def("sweep", &sweep_arrays, nb::kw_only(), "q"_a, "k"_a, "v"_a.none(), "scale"_a, "softcap"_a, "sinks"_a.none(),
-        "start"_a, "stop"_a, "offset"_a, "added"_a.none(), "logsumexp"_a.none(), "output"_a.none(), "entropy"_a.none(),
-        "signed_distance"_a.none(), "distance"_a.none(), "top_weights"_a.none(), "top_keys"_a.none(),
-        "received"_a.none(), "row_edges"_a.none(), "key_edges"_a.none(), "cell_sum"_a.none(), "cell_max"_a.none(),
-        "threads"_a, "interruptible"_a);
+        "start"_a, "stop"_a, "offset"_a, "added"_a.none(), result("logsumexp"), result("output"), result("entropy"),
+        result("signed_distance"), result("distance"), result("top_weights"), result("top_keys"), result("received"),
+        "row_edges"_a.none(), "key_edges"_a.none(), result("cell_sum"), result("cell_max"), "threads"_a,
+        "interruptible"_a);
   // Which of the modules this processor can run. Asked of the baseline module, which every processor can.
   m.def("runs_avx2", [] {
 #if defined(__x86_64__)
