@@ -158,10 +158,11 @@ def broken(query, key):
 def test_the_rounding_mode_stays_as_it_was(mask):
     library = ctypes.CDLL("libm.so.6")
     problem = random(mask=mask)
-    usual = sweep(random())
+    wanted = everything(problem)
+    usual = sweep(random(), wanted)
     library.fesetround(UPWARD)
     try:
-        found = sweep(problem)
+        found = sweep(problem, wanted)
     except ZeroDivisionError:
         found = usual
     finally:
@@ -255,9 +256,9 @@ def test_an_interrupt_stops_a_sweep_at_once_and_the_next_is_right(interrupts):
         import os, signal, threading, time, torch
         torch.set_num_threads(2)
         usual, late = sweep(random()), []
+        kinds = [random(8192, heads=8, d=64, mask=mask) for mask in (masks.causal(), arbitrary())]
         for i in range({interrupts}):
-            kind = arbitrary() if i % 4 == 3 else masks.causal()
-            long = random(8192, heads=64 if i % 2 else 2, d=64, mask=kind)
+            long = kinds[i % 4 == 3]
             sent = []
             def interrupt():
                 sent.append(time.perf_counter())
@@ -387,7 +388,25 @@ def test_long_rows_whose_maxima_rise_have_the_reference_statistics(instructions,
     assert_agree(sweep(problem, wanted, instructions), problem, wanted)
 
 
-# ---- the bias's reach
+# ---- how far numbers reach
+
+
+@compiled
+@pytest.mark.parametrize(
+    ("size", "scale", "softcap"), [(1e20, 1e20, None), (1e30, 1e10, None), (1e10, 1.0, 1e-30), (1e-30, 1e40, None)]
+)
+def test_a_scale_that_float32_cannot_fold_into_q_is_left_to_strips(monkeypatch, size, scale, softcap):
+    monkeypatch.delenv(kernels.VARIABLE, raising=False)
+    problem = Problem(normal(2, 9, 4) * size, normal(1, 30, 4) / (size * scale), masks.full(), scale, softcap)
+    wanted = Wanted(top=3, entropy=True)
+    statistics, kernel, why = kernels.sweep(problem, wanted)
+    assert (kernel, why) == ("strips", "a scale that may overflow float32")
+    assert_agree(statistics, problem, wanted)
+
+
+@compiled
+def test_a_scale_above_one_is_no_reason_to_refuse():
+    assert fused.refusal(Problem(normal(2, 9, 1), normal(1, 30, 1), masks.full(), 1e6, softcap=0.5), Wanted()) is None
 
 
 @every_set

@@ -6,6 +6,7 @@ hands it the arrays, and knows what it can't do.
 
 from __future__ import annotations
 
+import math
 import threading
 from functools import cache
 from importlib import import_module
@@ -17,6 +18,7 @@ import torch
 from softmap.errors import NonFiniteError
 from softmap.kernels.contract import Cells, Distance, Statistics, Top
 from softmap.kernels.tile import scaled
+from softmap.tensors import largest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +35,9 @@ REACH = 1e38  # how large a bias may be
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
+_broken: dict[str, str] = {}  # the modules that are there but do not load, and why
+
+
 @cache
 def available() -> tuple[str, ...]:
     """The instruction sets usable here, fastest first; empty where the kernel was not built."""
@@ -45,6 +50,8 @@ def available() -> tuple[str, ...]:
 
 def missing() -> str:
     """Why there is none."""
+    if "baseline" in _broken:
+        return f"the compiled kernel does not load: {_broken['baseline']}"
     return "the compiled kernel is not built (install softmap where a C++ compiler is)"
 
 
@@ -58,7 +65,8 @@ def refusal(problem: Problem, wanted: Wanted) -> str | None:
         **{f"{name} above {WIDEST}": width > WIDEST for name, width in widths.items()},
         f"top above {MOST_TOP}": wanted.top > MOST_TOP,
     }
-    return next((reason for reason, holds in reasons.items() if holds), None)
+    found = next((reason for reason, holds in reasons.items() if holds), None)
+    return "a scale that may overflow float32" if found is None and _may_overflow(problem) else found
 
 
 def sweep(problem: Problem, wanted: Wanted, instructions: str) -> Statistics:
@@ -124,6 +132,21 @@ def _module(name: str) -> ModuleType | None:
         return import_module(f"softmap.kernels.fused._{name}")
     except ModuleNotFoundError:
         return None
+    except ImportError as error:  # built for another system: reported, and served by another kernel
+        _broken[name] = str(error)
+        return None
+
+
+def _may_overflow(problem: Problem) -> bool:
+    """Whether q times the kernel's factor, or its products with k, could leave float32 though the scaled scores do not.
+
+    The factor is all that scores are multiplied by at first. One up to 1, as models have, makes nothing larger.
+    """
+    factor = abs(problem.scale) * (math.log2(math.e) if problem.softcap is None else 1 / problem.softcap)
+    if factor <= 1:
+        return False
+    bound = largest(problem.q) * factor * max(1.0, largest(problem.k) * problem.q.shape[2])
+    return not bound < torch.finfo(torch.float32).max / 4
 
 
 def _cells(heads: int, grid: Grid | None) -> Cells | None:

@@ -19,18 +19,18 @@ SOFTMAP_INLINE float from_float16(uint16_t half) {
   return half & 0x8000 ? -size : size;
 }
 
-// to[columns] = factor * row `row` of `head`
-static void read_row(const Input& input, int64_t head, int64_t row, int columns, float factor, float* __restrict to) {
+// to[columns] = row `row` of `head`
+static void read_row(const Input& input, int64_t head, int64_t row, int columns, float* __restrict to) {
   const int64_t at = head * input.head_stride + row * input.row_stride;
   if (input.dtype == Dtype::float32) {
     const float* from = static_cast<const float*>(input.data) + at;
-    for (int i = 0; i < columns; i++) to[i] = from[i] * factor;
+    std::copy(from, from + columns, to);
   } else if (input.dtype == Dtype::bfloat16) {
     const uint16_t* from = static_cast<const uint16_t*>(input.data) + at;
-    for (int i = 0; i < columns; i++) to[i] = from_bfloat16(from[i]) * factor;
+    for (int i = 0; i < columns; i++) to[i] = from_bfloat16(from[i]);
   } else {
     const uint16_t* from = static_cast<const uint16_t*>(input.data) + at;
-    for (int i = 0; i < columns; i++) to[i] = from_float16(from[i]) * factor;
+    for (int i = 0; i < columns; i++) to[i] = from_float16(from[i]);
   }
 }
 
@@ -51,7 +51,7 @@ SOFTMAP_INLINE void turn_four(const float* from, size_t from_stride, float* to, 
 // A tile of k, turned: to[depth][TILE]; keys beyond the last are 0.
 static void pack_keys(const Input& k, int64_t head, int64_t key, int64_t keys, int depth, float* scratch, float* to) {
   const int count = int(std::min<int64_t>(TILE, keys - key));
-  for (int j = 0; j < count; j++) read_row(k, head, key + j, depth, 1.f, scratch + size_t(j) * depth);
+  for (int j = 0; j < count; j++) read_row(k, head, key + j, depth, scratch + size_t(j) * depth);
   std::fill(scratch + size_t(count) * depth, scratch + size_t(TILE) * depth, 0.f);
   for (int j = 0; j < TILE; j += 4) {
     const float* rows = scratch + size_t(j) * depth;
@@ -66,7 +66,7 @@ static void pack_keys(const Input& k, int64_t head, int64_t key, int64_t keys, i
 static void pack_values(const Input& v, int64_t head, int64_t key, int64_t keys, int d_v, int width, float* to) {
   const int count = int(std::min<int64_t>(TILE, keys - key));
   for (int j = 0; j < TILE; j++, to += width) {
-    if (j < count) read_row(v, head, key + j, d_v, 1.f, to);
+    if (j < count) read_row(v, head, key + j, d_v, to);
     std::fill(to + (j < count ? d_v : 0), to + width, 0.f);
   }
 }

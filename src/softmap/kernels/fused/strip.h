@@ -17,6 +17,7 @@
 
 constexpr double LOG2_E = 1.4426950408889634, LN_2 = 0.6931471805599453;
 constexpr int64_t WHOLE_TILES = 256;  // rows up to 16,384 keys are one group: a strip of 4 MiB, read back from level 2 and 3
+constexpr int64_t PART_TILES = 8;     // 512 keys
 constexpr int64_t GROUP_TILES = 16;   // longer ones go by 1,024 keys: 256 KiB, which stay in level 2 until they are weighed
 
 // The keys and values of some heads, packed once for all strips.
@@ -41,7 +42,7 @@ class Strip {
   const KeyCells& cells;
   const int64_t group_tiles;
   const size_t peak_stride;  // of a row's maxima; not a power of two, whose lines would share one set of the cache
-  Buffer<float> q, scores, peaks, output, added;
+  Buffer<float> q, scores, peaks, part, output, added;  // part: the output of the last few tiles
   RowSums mass, weighted, signed_distance, ahead;  // of e, e x, e (i - j), and e (j - i) where j is after i
   float maximum[ROWS];    // of each row's scores so far
   float reference[ROWS];  // the same, but 0 where no key was seen yet, so that -inf - reference is -inf
@@ -64,7 +65,8 @@ class Strip {
   Strip(const Job& job, const KeyCells& cells, int64_t max_tiles, int width)
       : job(job), cells(cells), group_tiles(max_tiles <= WHOLE_TILES ? WHOLE_TILES : GROUP_TILES),
         peak_stride(size_t(max_tiles + 1) * LANES), q(size_t(ROWS) * job.depth),
-        scores(size_t(max_tiles) * ROWS * TILE), peaks(peak_stride * ROWS), output(size_t(ROWS) * width),
+        scores(size_t(max_tiles) * ROWS * TILE), peaks(peak_stride * ROWS), part(size_t(ROWS) * width),
+        output(size_t(ROWS) * width),
         added(job.added ? size_t(max_tiles) * ROWS * TILE : 0),
         group_maximum(size_t((max_tiles + group_tiles - 1) / group_tiles + 1) * ROWS), tops(job.top ? ROWS : 0),
         weigh_some(job.entropy ? job.distance ? &Strip::weigh_rows<true, true> : &Strip::weigh_rows<true, false>
@@ -81,7 +83,10 @@ class Strip {
       const int64_t to = std::min(tile1, from + group_tiles);
       score(packed, packed_head, from, to);
       raise_maxima(from, to, group, packed.width);
-      for (int64_t tile = from; tile < to; tile++) weigh(packed, packed_head, tile);
+      for (int64_t tile = from; tile < to; tile++) {
+        weigh(packed, packed_head, tile);
+        if (tile + 1 == to || (tile + 1 - from) % PART_TILES == 0) close_part(packed.width);
+      }
       close_group();
     }
     finish(packed.width);
@@ -105,11 +110,13 @@ class Strip {
   void prepare() {
     const double factor = job.softcap ? job.scale / job.softcap : job.scale * LOG2_E;
     for (int r = 0; r < rows; r++) {
-      read_row(job.q, head, row0 + r, job.depth, float(factor), q + size_t(r) * job.depth);
+      float* row = q + size_t(r) * job.depth;
+      read_row(job.q, head, row0 + r, job.depth, row);
+      for (int i = 0; i < job.depth; i++) row[i] = float(row[i] * factor);  // as a float, the factor's own rounding shows
       maximum[r] = -INFINITY;
     }
     for (RowSums* sums : {&mass, &weighted, &signed_distance, &ahead}) std::fill(sums->total, sums->total + rows, 0.);
-    std::fill(static_cast<float*>(output), output + output.size() / ROWS * rows, 0.f);
+    for (Buffer<float>* sums : {&part, &output}) std::fill(static_cast<float*>(*sums), *sums + sums->size(), 0.f);
     for (TopList& list : tops) list.count = 0;
   }
 
@@ -202,9 +209,9 @@ class Strip {
         for (int i = 0; i < R * TILE / 16; i++) prefetch(e + (ROWS + row) * TILE + i * 16);
         (this->*weigh_some)(e + row * TILE, row, R, tile);
         if (packed.width >= columns)
-          output_block<R, Shape::vectors>(e + row * TILE, v, packed.width, output + size_t(row) * packed.width);
+          output_block<R, Shape::vectors>(e + row * TILE, v, packed.width, part + size_t(row) * packed.width);
       });
-      output_tile<Shape>(e, rows, v, packed.width, packed.width >= columns ? columns : 0, output);
+      output_tile<Shape>(e, rows, v, packed.width, packed.width >= columns ? columns : 0, part);
     };
     if (narrow) block(Narrow());
     else block(Wide());
@@ -241,6 +248,14 @@ class Strip {
     Vec sum{};
     for (int j = 0; j < TILE; j += LANES) sum += load(e + j) * larger(lanes + (float(j) - here), zero);
     ahead.add(r, sum);
+  }
+
+  // The output is summed in parts: a float that thousands of products are added to one by one loses a digit.
+  void close_part(int width) {
+    for (size_t i = 0; i < size_t(rows) * width; i += LANES) {
+      store(output + i, load(output + i) + load(part + i));
+      store(part + i, Vec{});
+    }
   }
 
   void close_group() {
