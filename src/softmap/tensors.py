@@ -18,7 +18,7 @@ from torch.utils.dlpack import from_dlpack
 from softmap.errors import ArrayKindError, DtypeError, NonFiniteError
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # of the same size in bytes
+HALVES = (torch.float16, torch.bfloat16)
 
 
 def read_tensor(name: str, value: Any) -> torch.Tensor:
@@ -97,15 +97,15 @@ def largest(tensor: torch.Tensor) -> float:
     """The largest magnitude; infinity where there is NaN or infinity, 0 where there is nothing."""
     if tensor.numel() == 0:
         return 0.0
-    if tensor.device.type != "cpu":
-        low, high = (float(end) for end in torch.aminmax(tensor))  # both NaN where one number is
-        return math.inf if math.isnan(low) else max(-low, high)
-    # Without its sign, a float's bits are ordered as its magnitude, NaN last. NumPy looks at them on this thread alone:
-    # torch would wake its own, which go on spinning for some milliseconds beside the kernel's.
-    integer = INTEGERS[tensor.dtype.itemsize]
-    bits = int((tensor.view(integer).numpy() & torch.iinfo(integer).max).max())
-    magnitude = float(torch.tensor(bits, dtype=integer, device="cpu").view(tensor.dtype))
-    return magnitude if math.isfinite(magnitude) else math.inf
+    # NumPy looks on this thread alone: torch would wake its own, which then spin for some milliseconds beside the kernel's.
+    numbers = (
+        tensor.numpy() if tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64) else tensor
+    )
+    if tensor.device.type == "cpu" and tensor.dtype in HALVES:  # without its sign, a half's bits are ordered as it is
+        bits = int((tensor.view(torch.int16).numpy() & 0x7FFF).max())
+        numbers = torch.tensor(bits, dtype=torch.int16).view(tensor.dtype)
+    low, high = float(numbers.min()), float(numbers.max())  # both NaN where one number is
+    return math.inf if math.isnan(low) else max(-low, high)
 
 
 def joint_shape(*tensors: torch.Tensor) -> tuple[int, ...]:

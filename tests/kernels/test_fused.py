@@ -393,20 +393,24 @@ def test_long_rows_whose_maxima_rise_have_the_reference_statistics(instructions,
 
 @compiled
 @pytest.mark.parametrize(
-    ("size", "scale", "softcap"), [(1e20, 1e20, None), (1e30, 1e10, None), (1e10, 1.0, 1e-30), (1e-30, 1e40, None)]
+    ("size", "scale", "softcap"),
+    [(1e20, 1e20, None), (1e30, 1e10, None), (1e10, 1.0, 1e-30)],
 )
 def test_a_scale_that_float32_cannot_fold_into_q_is_left_to_strips(monkeypatch, size, scale, softcap):
     monkeypatch.delenv(kernels.VARIABLE, raising=False)
     problem = Problem(normal(2, 9, 4) * size, normal(1, 30, 4) / (size * scale), masks.full(), scale, softcap)
     wanted = Wanted(top=3, entropy=True)
     statistics, kernel, why = kernels.sweep(problem, wanted)
-    assert (kernel, why) == ("strips", "a scale that may overflow float32")
+    assert (kernel, why) == ("strips", "a scale beyond float32's reach")
     assert_agree(statistics, problem, wanted)
 
 
 @compiled
 def test_a_scale_above_one_is_no_reason_to_refuse():
-    assert fused.refusal(Problem(normal(2, 9, 1), normal(1, 30, 1), masks.full(), 1e6, softcap=0.5), Wanted()) is None
+    q, k = normal(2, 9, 1), normal(1, 30, 1)
+    assert fused.refusal(Problem(q, k, masks.full(), 1e6, softcap=0.5), Wanted()) is None
+    assert fused.refusal(Problem(q * 1e-30, k * 1e-30, masks.full(), 1e40), Wanted()) is not None  # no float32 itself
+    assert fused.refusal(Problem(q, k, masks.full(), 1.0, softcap=1e30), Wanted()) is not None  # q / 1e30 loses digits
 
 
 @every_set

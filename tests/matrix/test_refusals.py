@@ -136,6 +136,8 @@ def test_scores_beyond_float64_are_refused():
         ({"softcap": -3.0}, ("softcap: expected a finite number above 0, got -3.0",)),
         ({"softcap": np.nan}, ("softcap: expected a finite number above 0, got nan",)),
         ({"softcap": np.inf}, ("softcap: expected a finite number above 0, got inf", "leave it out for none")),
+        ({"softcap": 1e39}, ("softcap: expected a number from 1e-30 to 1e30, got 1e+39", "leave it out for none")),
+        ({"softcap": 1e-39}, ("softcap: expected a number from 1e-30 to 1e30, got 1e-39",)),
         ({"softcap": True}, ("softcap: expected a finite number above 0, got True",)),
         ({"softcap": "50"}, ("softcap: expected a finite number above 0, got '50', a str",)),
         ({"nan": "ignore"}, ('nan: expected "refuse" or "propagate", got \'ignore\'',)),

@@ -115,9 +115,9 @@ void caps_and_sinks() {
 
 void tops() {
   for (int top : {0, 1, 2, 7, 8, 16, 31, 32, 33, 63, 64})
-    for (bool ties : {false, true}) {
+    for (Keys kind : {Keys::normal, Keys::of_five_kinds, Keys::zero_but_the_last}) {
       Shape s = any_shape();
-      s.top = top, s.ties = ties;
+      s.top = top, s.kind = kind;
       if (dice.upto(3) == 1) s.keys = std::min<int64_t>(s.keys, 40);
       check(s);
     }
@@ -137,8 +137,8 @@ void long_rows() {
   for (int i = 0; i < (amount == Amount::quick ? 1 : 3); i++) {
     Shape s;
     s.queries = amount == Amount::quick ? 3 : 70, s.keys = 16385 + 1024 * i + 13, s.depth = 3, s.width = 9;
-    s.rising = i != 1, s.added = i == 2, s.top = 64, s.cell_rows = 5, s.cell_keys = 64;
-    s.offset = s.keys - s.queries, s.see = i == 0 ? See::causal : See::all;
+    s.kind = i == 1 ? Keys::normal : Keys::rising, s.added = i == 2, s.top = 64, s.cell_rows = 5, s.cell_keys = 64;
+    s.offset = i == 0 ? 40 : s.keys - s.queries, s.see = i == 2 ? See::causal : See::all;
     check(s);
   }
 }

@@ -15,6 +15,7 @@
 constexpr double INF = std::numeric_limits<double>::infinity();
 
 enum class See { all, causal, window, some_empty, none };
+enum class Keys { normal, of_five_kinds, zero_but_the_last, rising };  // the second and third make scores that tie
 
 struct Shape {
   int64_t heads = 1, kv_heads = 1, queries = 64, keys = 64;
@@ -22,7 +23,8 @@ struct Shape {
   Dtype dtype = Dtype::float32;
   int64_t row_gap = 0, head_gap = 0;  // numbers between rows and heads that are not part of the input
   See see = See::all;
-  bool added = false, ties = false, rising = false;
+  Keys kind = Keys::normal;
+  bool added = false;
   float size = 1;  // of q's numbers
   double scale = 0.5, softcap = 0;
   bool sinks = false;
@@ -50,11 +52,10 @@ class Array {
   std::vector<float> floats_;
   std::vector<uint16_t> halves_;
   Input input_;
-  int columns_;
 
  public:
   template <class Make>
-  Array(const Shape& s, int64_t heads, int64_t rows, int columns, const Make& make) : columns_(columns) {
+  Array(const Shape& s, int64_t heads, int64_t rows, int columns, const Make& make) {
     input_.dtype = s.dtype;
     input_.row_stride = columns + s.row_gap, input_.head_stride = rows * input_.row_stride + s.head_gap;
     const size_t size = size_t((heads - 1) * input_.head_stride + (rows - 1) * input_.row_stride + columns);
@@ -109,14 +110,15 @@ struct Results {
 class Problem {
   std::mt19937 random;
 
-  Array make(int64_t heads, int64_t rows, int columns, bool grows = false) {
+  Array make(int64_t heads, int64_t rows, int columns, Keys kind, float size = 1) {
     std::normal_distribution<float> normal;
     std::vector<float> kinds(5 * size_t(columns));
     for (float& x : kinds) x = normal(random);
-    return Array(s, heads, rows, columns, [&, grows](int64_t, int64_t i, int d) {
-      if (grows && s.rising) return d == 0 ? float(i) / 256 : 0.f;
-      if (grows && s.ties) return kinds[size_t(i * 7 % 11 % 5) * size_t(columns) + size_t(d)];
-      return normal(random) * (grows ? 1 : s.size);
+    return Array(s, heads, rows, columns, [&](int64_t, int64_t i, int d) {
+      if (kind == Keys::rising) return d == 0 ? float(i) / 256 : 0.f;
+      if (kind == Keys::of_five_kinds) return kinds[size_t(i * 7 % 11 % 5) * size_t(columns) + size_t(d)];
+      if (kind == Keys::zero_but_the_last) return i < rows - 5 ? 0.f : 0.1f * normal(random);
+      return normal(random) * size;
     });
   }
   std::vector<int64_t> edges(int64_t tokens, int64_t cells) {
@@ -133,9 +135,9 @@ class Problem {
   std::vector<float> sinks;
 
   explicit Problem(const Shape& s)
-      : random(s.seed), s(s), q(make(s.heads, s.queries, s.depth)), k(make(s.kv_heads, s.keys, s.depth, true)),
-        v(make(s.kv_heads, s.keys, std::max(s.width, 1))), row_edges(edges(s.queries, s.cell_rows)),
-        key_edges(edges(s.keys, s.cell_keys)) {
+      : random(s.seed), s(s), q(make(s.heads, s.queries, s.depth, Keys::normal, s.size)),
+        k(make(s.kv_heads, s.keys, s.depth, s.kind)), v(make(s.kv_heads, s.keys, std::max(s.width, 1), Keys::normal)),
+        row_edges(edges(s.queries, s.cell_rows)), key_edges(edges(s.keys, s.cell_keys)) {
     for (int64_t i = 0; i < s.queries; i++) {
       const int64_t place = i + s.offset, end = std::min(s.keys, std::max<int64_t>(0, place + 1));
       const bool none = s.see == See::none || (s.see == See::some_empty && i % 3 != 1);
@@ -230,6 +232,7 @@ class Naive {
     std::vector<int64_t> order;
     for (int64_t j = 0; j < s.keys; j++)
       if (row[size_t(j)] > -INF) order.push_back(j);
+    const bool tie = s.kind == Keys::of_five_kinds || s.kind == Keys::zero_but_the_last;
     const size_t seen = std::min(order.size(), size_t(s.top));
     std::partial_sort(order.begin(), order.begin() + int64_t(seen), order.end(), [&](int64_t a, int64_t b) {
       return row[size_t(a)] > row[size_t(b)] || (row[size_t(a)] == row[size_t(b)] && a < b);
@@ -242,7 +245,7 @@ class Naive {
         continue;
       }
       if (key < 0 || key >= s.keys) throw std::runtime_error("top: no such key");
-      if (s.ties) close("key among ties", double(key), double(order[i]), 0);
+      if (tie) close("key among ties", double(key), double(order[i]), 0);
       close("scaled score of top", row[size_t(key)], row[size_t(order[i])], 2 * score_error);
       const double want = std::exp(row[size_t(key)] - logsumexp);
       close("weight of top", weight, want, relative * want + TINY);

@@ -62,9 +62,6 @@ def read_problem(
     flat = arrays["q"].ndim == 2
     queries, keys = (array[None] if flat else array for array in arrays.values())
     _check_sizes(queries, keys)
-    if nan == "refuse":
-        for name, array in arrays.items():
-            refuse_non_finite(name, array)
     mask, bias = _read_mask(mask), _read_bias(bias)
     if bias is not None:  # an offset given to one of the two holds for both
         mask, bias = mask.placed(bias.offset), bias.placed(mask.offset)
@@ -78,8 +75,10 @@ def read_problem(
         bias=bias,
         nan=nan == "propagate",
     )
+    if nan == "refuse" and problem.bound == math.inf:  # or their product is beyond float64, which is not refused here
+        for name, array in arrays.items():
+            refuse_non_finite(name, array)
     problem.mask.check(*problem.shape[1:])
-    _ = problem.offset  # a mask composed of two that stand at different keys says so here
     if problem.bias is not None:
         problem.bias.check(*problem.shape)
     return problem, kind_of(q), flat
@@ -222,6 +221,8 @@ def _read_softcap(softcap: Any) -> float | None:
     cap = float(softcap)
     if not (math.isfinite(cap) and cap > 0):
         raise ParameterError("softcap", "a finite number above 0", str(cap), hint)
+    if not 1e-30 <= cap <= 1e30:  # what float32 divides and multiplies by
+        raise ParameterError("softcap", "a number from 1e-30 to 1e30", str(cap), hint)
     return cap
 
 

@@ -94,6 +94,10 @@ class Lookup:
         """Statistics of some heads, in one pass, whose logsumexp is kept; `wanted.v` has all the key heads."""
         if list(heads) == list(range(self.problem.shape[0])):
             swept = kernels.sweep(self.problem, wanted)
+            with _KEEPING:
+                if self._kept is None:
+                    self._kept = swept.statistics.logsumexp.to("cpu", torch.float64, copy=True)
+                    return swept
         else:
             parts = [kernels.sweep(self._head(head), self._wanted(head, wanted)) for head in heads]
             ran = (" and ".join(dict.fromkeys(names)) for names in zip(*(part[1:] for part in parts), strict=True))

@@ -98,11 +98,14 @@ class TopFinder {
     uint64_t reached = 0;
     SOFTMAP_UNROLL for (int j = 0; j < TILE; j += LANES)
       reached |= uint64_t(at_least(load(scores + j), splat(threshold))) << j;
-    while (reached) {
-      const int j = __builtin_ctzll(reached);
-      buffer[count++] = candidate(scores[j], key + uint32_t(j));
+    const auto take = [&] {
+      const int j = __builtin_ctzll(reached | uint64_t(1) << 63);
+      buffer[count] = candidate(scores[j], key + uint32_t(j));
+      count += reached != 0;
       reached &= reached - 1;
-    }
+    };
+    take(), take();  // one or two are the rule, and asking which would be a guess
+    while (reached) take();
   }
 
   // Sorting a few distinct integers: each one's place is the number of larger ones.
