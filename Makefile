@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 INSTALL_HERE := $(INSTALL) --no-build-isolation --editable
 KERNEL := CMakeLists.txt $(wildcard src/softmap/kernels/fused/*.cpp src/softmap/kernels/fused/*.h)
 
-.PHONY: demo test test-slow test-browser sanitize neon lint format docs bench pictures clean
+.PHONY: demo test test-slow test-browser sanitize neon lint format docs bench bench-quick pictures clean
 
 demo: .venv/.demo  ## set up, and explain "I love learning" on the bundled model
 	$(BIN)/softmap explain "I love learning"
@@ -39,9 +39,19 @@ format: .venv/.dev
 docs: .venv/.docs  ## the documentation, into site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: .venv/.dev  ## the figures of docs/performance.md
+bench: .venv/.dev  ## the figures of docs/performance.md: half an hour, on a machine that does nothing else
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.agreement
+	$(BIN)/python -m benchmarks.accuracy
+	$(BIN)/python -m benchmarks.sweep
+	$(BIN)/python -m benchmarks.long --plot
+
+bench-quick: .venv/.dev  ## a line of each of its tables
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.agreement
+	$(BIN)/python -m benchmarks.accuracy
+	$(BIN)/python -m benchmarks.sweep --quick
+	$(BIN)/python -m benchmarks.long --quick
 
 pictures: .venv/.dev  ## the pictures and generated pages of the documentation, and the golden files of the tests
 	$(BIN)/python scripts/make_docs.py

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from softmap.masks import Mask
 
 QUICK = "--quick" in sys.argv
-SECONDS = 2.0 if QUICK else 6.0
+SECONDS = 0.5 if QUICK else 6.0
 Row = tuple[str, Ratio, str]
 
 
