@@ -290,7 +290,8 @@ int main(int argc, char** argv) {
   const std::vector<std::pair<const char*, void (*)()>> families = {
       {"shapes", shapes}, {"groups of heads", groups}, {"dtypes and gaps", dtypes_and_gaps}, {"spans", spans},
       {"soft caps and sinks", caps_and_sinks}, {"top", tops}, {"cells", cells}, {"long rows", long_rows},
-      {"threads", threads}, {"exceptions", exceptions}, {"interrupts", interrupts}, {"too little memory", too_little_memory},
+      {"threads", threads}, {"exceptions", exceptions}, {"interrupts", interrupts},
+      {"too little memory", too_little_memory},
       {"floating-point environment", float_environment}};
   bool failed = false;
   for (const auto& [name, run] : families) {

@@ -63,7 +63,8 @@ class Array {
     else halves_.assign(size, 0x7fff), input_.data = halves_.data();
     for (int64_t h = 0; h < heads; h++)
       for (int64_t i = 0; i < rows; i++)
-        for (int d = 0; d < columns; d++) put(size_t(h * input_.head_stride + i * input_.row_stride + d), make(h, i, d));
+        for (int d = 0; d < columns; d++)
+          put(size_t(h * input_.head_stride + i * input_.row_stride + d), make(h, i, d));
   }
   Array(const Array&) = delete;
 
@@ -161,7 +162,8 @@ class Problem {
     job.start = start.data(), job.stop = stop.data();
     if (s.sinks) job.sinks = sinks.data();
     if (s.added)
-      job.added = [this](int64_t head, int64_t row0, int64_t row1, int64_t key0, int64_t key1, float* out, int64_t stride) {
+      job.added = [this](int64_t head, int64_t row0, int64_t row1, int64_t key0, int64_t key1, float* out,
+                         int64_t stride) {
         for (int64_t i = row0; i < row1; i++)
           for (int64_t j = key0; j < key0 + stride; j++)
             out[(i - row0) * stride + j - key0] = j < key1 ? added(head, i, j) : 0.f;
@@ -206,8 +208,8 @@ class Naive {
 
   void close(const char* name, double have, double want, double allowed) const {
     if (have == want || std::fabs(have - want) <= allowed) return;
-    throw std::runtime_error(std::string(name) + ": " + std::to_string(have) + ", expected " + std::to_string(want) +
-                             " to " + std::to_string(allowed));
+    throw std::runtime_error(std::string(name) + ": " + std::to_string(have) + ", expected " +
+                             std::to_string(want) + " to " + std::to_string(allowed));
   }
 
   std::vector<double> scaled_row(int64_t head, int64_t i) {
@@ -223,7 +225,8 @@ class Naive {
       const float more = s.added ? p.added(head, i, j) : 0.f;
       row[size_t(j)] = score + double(more);
       if (more > -INFINITY)
-        score_error = std::max(score_error, UNIT * ((std::sqrt(s.depth) + 8) * size + 8 * (std::fabs(more) + s.softcap)));
+        score_error =
+            std::max(score_error, UNIT * ((std::sqrt(s.depth) + 8) * size + 8 * (std::fabs(more) + s.softcap)));
     }
     return row;
   }
@@ -300,7 +303,8 @@ class Naive {
         }
       }
       for (int d = 0; d < s.width; d++)
-        close("output", got.output[at * size_t(s.width) + size_t(d)], output[size_t(d)], relative * sizes[size_t(d)] + TINY);
+        close("output", got.output[at * size_t(s.width) + size_t(d)], output[size_t(d)],
+              relative * sizes[size_t(d)] + TINY);
       if (s.statistics) {
         close("entropy", got.entropy[at], entropy, 2 * score_error + relative * (entropy + 1 + size));
         const double place = relative * (behind + ahead) + 512 * UNIT;
@@ -312,7 +316,8 @@ class Naive {
     const double tiny = TINY * double(s.queries);
     const double rounding = 2 * relative;  // the rows' own errors differ
     for (int64_t j = 0; j < s.keys && s.statistics; j++)
-      close("received", got.received[size_t(h * s.keys + j)], received[size_t(j)], rounding * received[size_t(j)] + tiny);
+      close("received", got.received[size_t(h * s.keys + j)], received[size_t(j)],
+            rounding * received[size_t(j)] + tiny);
     for (int64_t c = 0; c < cell_rows * cell_keys; c++) {
       const size_t at = size_t(h * cell_rows * cell_keys + c);
       close("cell sum", got.cell_sum[at], sums[size_t(c)], rounding * sums[size_t(c)] + tiny);
