@@ -5,7 +5,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # Built with the tools of .venv, whose versions are fixed, and not in an environment that pip makes and throws away:
 # after a change in the C++ sources only what it touches is compiled again.
 INSTALL_HERE := $(INSTALL) --no-build-isolation --editable
-KERNEL := CMakeLists.txt $(wildcard src/softmap/kernels/fused/*.cpp src/softmap/kernels/fused/*.h)
+CPP := $(wildcard src/softmap/kernels/fused/*.cpp src/softmap/kernels/fused/*.h tests/native/*.cpp tests/native/*.h)
+KERNEL := CMakeLists.txt $(filter src/%,$(CPP))
 
 .PHONY: demo test test-slow test-browser sanitize neon lint format docs bench bench-quick pictures clean
 
@@ -31,10 +32,12 @@ lint: .venv/.dev  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
 
 format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP)
 
 docs: .venv/.docs  ## the documentation, into site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -241,6 +241,27 @@ def test_a_function_that_gives_no_floats_of_the_strip_is_refused(f, error, messa
         whole(biases.from_function(f), 1, 2, 4)
 
 
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (0.5, DtypeError, "Own: expected a tensor of floats from values, got float"),
+        (torch.ones(3), ShapeError, r"Own: expected floats of shape \(1, 2, 4\).* values must work index by index"),
+    ],
+)
+def test_a_bias_of_ones_own_that_gives_no_floats_of_the_strip_is_refused(given, error, message):
+    class Own(biases.Bias):
+        def values(self, head, query, key):
+            return given
+
+        def __repr__(self):
+            return "Own"
+
+    with pytest.raises(error, match=message):
+        whole(Own(), 1, 2, 4)
+    with pytest.raises(error, match="Own: expected"):
+        AttentionMatrix(np.ones((4, 2)), np.ones((4, 2)), bias=Own()).summary()
+
+
 def test_repr_is_short():
     assert repr(biases.alibi([1.0, 2.0], 3)) == "alibi(2 heads, offset=3)"
     assert repr(biases.relative([[1.0, 2.0, 3.0]])) == "relative(1 heads, 3 distances)"

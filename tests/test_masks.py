@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from softmap import masks
+from softmap import AttentionMatrix, masks
 from softmap.errors import ArrayKindError, DtypeError, ParameterError, ShapeError, SoftmapError
 from softmap.masks import Block, Mask
 
@@ -374,6 +374,39 @@ def test_what_is_no_mask_is_refused(make, error, message):
 def test_a_function_that_gives_no_booleans_of_the_strip_is_refused(f, error, message):
     with pytest.raises(error, match=message):
         masks.from_function(f).strip(range(2), range(4))
+
+
+def arange(n):
+    return torch.arange(n, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("spans", "error", "message"),
+    [
+        (masks.Spans(arange(3), arange(4) + 1, True), ShapeError, r"start in the spans of Own: .* got shape \(3,\)"),
+        (masks.Spans(arange(4), arange(5), True), ShapeError, r"stop in the spans of Own: .* got shape \(5,\)"),
+        (masks.Spans(arange(4) - 1, arange(4), True), ParameterError, "start in .* keys from 0 to 4, got -1 to 2"),
+        (masks.Spans(arange(4), arange(4) + 2, True), ParameterError, r"stop in .* got 2 to 5\. .*clamp\(0, 4\)"),
+        (masks.Spans(arange(4).float(), arange(4), True), ArrayKindError, "start in .* got torch.float32 on cpu"),
+        (masks.Spans([0] * 4, arange(4), True), ArrayKindError, "start in .* got list"),
+        ((0, 4), ArrayKindError, "Own: expected Spans from spans, got tuple"),
+    ],
+)
+def test_spans_of_a_mask_of_ones_own_that_do_not_fit_are_refused(spans, error, message):
+    class Own(Mask):
+        def visible(self, query, key):
+            return key <= query
+
+        def spans(self, queries, keys):
+            return spans
+
+        def __repr__(self):
+            return "Own"
+
+    with pytest.raises(error, match=message):
+        Own().spans(4, 4)
+    with pytest.raises(error, match=message):
+        AttentionMatrix(np.ones((4, 2)), np.ones((4, 2)), mask=Own()).summary()
 
 
 def test_a_function_may_depend_on_one_index_only():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import array_api_strict
 import numpy as np
 import pytest
@@ -206,3 +208,9 @@ def test_results_are_given_back_in_the_kind_that_came(value, kind, dtype):
     assert isinstance(given, kind)
     assert tensors.read_tensor("given", given).data_ptr() == result.data_ptr()
     assert tensors.read_tensor("given", given).dtype == dtype
+
+
+@pytest.mark.parametrize("value", [np.ones(2), torch.ones(2), array_api_strict.asarray([1.0])])
+def test_what_gives_results_back_can_be_pickled(value):
+    give = pickle.loads(pickle.dumps(tensors.giver(value)))
+    assert type(give(torch.ones(2))) is type(value)

@@ -20,6 +20,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,6 +36,30 @@ if TYPE_CHECKING:
 __all__ = ["Bias", "alibi", "dense", "from_function", "relative"]
 
 
+def _checked(values: Callable[..., Any]) -> Callable[..., Tensor]:
+    """The method `values` of a bias, with what it gives refused where it is no floats of the indices' shape."""
+
+    @wraps(values)
+    def checked(self: Bias, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        added, source = values(self, head, query, key), "f" if isinstance(self, _FromFunction) else "values"
+        shape = joint_shape(head, query, key)
+        if not isinstance(added, torch.Tensor) or not added.dtype.is_floating_point:
+            got = str(added.dtype) if isinstance(added, torch.Tensor) else type(added).__name__
+            hint = "For True and False use a mask; for whole numbers, .float()."
+            raise DtypeError(repr(self), f"a tensor of floats from {source}", got, hint)
+        try:
+            return added.detach().to(key.device).expand(shape)
+        except RuntimeError as error:
+            raise ShapeError(
+                repr(self),
+                f"floats of shape {shape}, or that broadcast to it",
+                f"shape {tuple(added.shape)}",
+                f"{source} must work index by index.",
+            ) from error
+
+    return checked
+
+
 class Bias(ABC):
     """What is added to the scaled scores. −∞ hides a key; NaN and +∞ are refused when they are met.
 
@@ -45,6 +70,11 @@ class Bias(ABC):
     """
 
     offset: int | None = None
+
+    def __init_subclass__(cls) -> None:  # so that a bias of one's own is looked at wherever it is asked
+        super().__init_subclass__()
+        if "values" in cls.__dict__:
+            cls.values = _checked(cls.values)  # type: ignore[method-assign]
 
     @abstractmethod
     def values(
@@ -143,7 +173,7 @@ def from_function(f: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Bias:
 
     Args:
         f: f(head_index, query_index, key_index) over index tensors that broadcast, giving floats. It is asked for one
-            strip at a time, so it must work by index, and not hold a matrix.
+            strip at a time, so it must work by index, and not hold a matrix. Several threads may ask at once.
 
     Raises:
         ArrayKindError: not a function.
@@ -225,21 +255,7 @@ class _FromFunction(Bias):
     f: Callable[[Tensor, Tensor, Tensor], Tensor]
 
     def values(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        added = self.f(head, query, key)
-        shape = joint_shape(head, query, key)
-        if not isinstance(added, torch.Tensor) or not added.dtype.is_floating_point:
-            got = str(added.dtype) if isinstance(added, torch.Tensor) else type(added).__name__
-            hint = "For True and False use a mask; for whole numbers, .float()."
-            raise DtypeError(repr(self), "a tensor of floats from f", got, hint)
-        try:
-            return added.detach().to(key.device).expand(shape)
-        except RuntimeError as error:
-            raise ShapeError(
-                repr(self),
-                f"floats of shape {shape}, or that broadcast to it",
-                f"shape {tuple(added.shape)}",
-                "f must work index by index.",
-            ) from error
+        return self.f(head, query, key)
 
     def __repr__(self) -> str:
         return f"from_function({getattr(self.f, '__name__', type(self.f).__name__)})"

@@ -97,7 +97,8 @@ def largest(tensor: torch.Tensor) -> float:
     """The largest magnitude; infinity where there is NaN or infinity, 0 where there is nothing."""
     if tensor.numel() == 0:
         return 0.0
-    # NumPy looks on this thread alone: torch would wake its own, which then spin for some milliseconds beside the kernel's.
+    # NumPy looks on this thread alone: torch would wake its own, which then spin for some milliseconds beside the
+    # kernel's.
     numbers = (
         tensor.numpy() if tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64) else tensor
     )
@@ -118,15 +119,24 @@ def joint_shape(*tensors: torch.Tensor) -> tuple[int, ...]:
 
 
 def giver(value: Any) -> Callable[[torch.Tensor], Any]:
-    """What turns a torch tensor into an array of the library that `value` is of."""
+    """What turns a torch tensor into an array of the library that `value` is of; it can be pickled."""
     if isinstance(value, torch.Tensor):
-        return lambda tensor: tensor
+        return _as_it_is
     if compat.is_array_api_obj(value) and not isinstance(value, np.ndarray | np.generic):
         namespace = compat.array_namespace(value)
         if hasattr(namespace, "from_dlpack"):
             give: Callable[[torch.Tensor], Any] = namespace.from_dlpack
             return give
-    return lambda tensor: tensor.numpy(force=True)
+    return _as_numpy
+
+
+def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+def _as_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    array: np.ndarray[Any, Any] = tensor.numpy(force=True)
+    return array
 
 
 def _check_dense(name: str, tensor: torch.Tensor) -> None:

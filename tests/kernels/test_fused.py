@@ -20,7 +20,7 @@ import torch
 from problems import assert_agree, tensors
 
 from softmap import biases, kernels, masks
-from softmap.errors import NonFiniteError
+from softmap.errors import NonFiniteError, ParameterError
 from softmap.kernels import fused
 from softmap.kernels.contract import Grid, Problem, Statistics, Wanted
 
@@ -93,6 +93,32 @@ def test_a_module_that_the_processor_cannot_run_is_not_available(modules):
 def test_a_module_that_is_not_built_is_not_available(modules):
     modules["baseline"] = SimpleNamespace(runs_avx2=lambda: True, runs_avx512=lambda: True)
     assert fused.available() == ("baseline",)
+
+
+@pytest.fixture
+def unloadable(modules, monkeypatch):
+    """AVX-512's module is there but does not load; AVX2's is, on a processor that has both."""
+
+    def module(name):
+        if name == "avx512":
+            fused._broken[name] = "undefined symbol: zmm"
+        return modules.get(name)
+
+    monkeypatch.setattr(fused, "_broken", {})
+    monkeypatch.setattr(fused, "_module", module)
+    modules["baseline"] = SimpleNamespace(runs_avx2=lambda: True, runs_avx512=lambda: True)
+    modules["avx2"] = SimpleNamespace(sweep=lambda **arguments: None)
+
+
+@pytest.mark.usefixtures("unloadable")
+def test_a_module_that_does_not_load_is_told_in_the_record_the_report_and_where_it_is_forced(monkeypatch):
+    monkeypatch.delenv(kernels.VARIABLE, raising=False)
+    why = "does not load (undefined symbol: zmm)"
+    assert kernels.sweep(random(), Wanted())[1:] == ("fused (avx2)", f"fused-avx512 {why}")
+    assert kernels.report()[0] == ("fused-avx512", False, why)
+    monkeypatch.setenv(kernels.VARIABLE, "fused-avx512")
+    with pytest.raises(ParameterError, match=r"got fused-avx512: does not load \(undefined symbol: zmm\)"):
+        kernels.first_choice()
 
 
 @every_set
@@ -204,6 +230,33 @@ def test_a_mask_function_has_the_callers_floating_point_environment(threads):
     sweep(random(700, mask=masks.from_function(visible)))
     assert seen
     assert all(seen)
+
+
+@compiled
+@pytest.mark.parametrize("inference", [False, True])
+def test_functions_have_the_callers_modes_on_every_thread(threads, inference):
+    threads(3)
+    seen = set()
+
+    def visible(query, key):
+        seen.add((torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
+        return query >= key
+
+    def values(head, query, key):
+        seen.add((torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
+        return (query - key).float()
+
+    mask, problem = masks.from_function(visible), random(700)
+    with torch.inference_mode(inference):
+        kernels.sweep(Problem(problem.q, problem.k, mask, 0.3), Wanted())
+        kernels.sweep(Problem(problem.q, problem.k, mask, 0.3, bias=biases.from_function(values)), Wanted())
+    assert seen == {(False, inference)}
+
+
+@compiled
+def test_a_mask_that_needs_booleans_is_asked_for_nothing_else(monkeypatch):
+    monkeypatch.setattr(fused, "scaled", None)  # what a bias takes
+    sweep(random(mask=arbitrary()))
 
 
 @every_set
@@ -438,3 +491,56 @@ def test_a_bias_beyond_reach_is_refused_with_a_way_out():
     problem = Problem(normal(1, 3, 6), normal(1, 50, 6), masks.full(), 0.3, bias=biases.dense(bias))
     with pytest.raises(NonFiniteError, match=r"bias: expected numbers up to 1e\+38, got 2e\+38\. Subtract a constant"):
         sweep(problem, Wanted())
+
+
+@compiled
+@pytest.mark.parametrize("others", [-3e38, torch.finfo(torch.float32).min])
+def test_a_row_whose_numbers_all_lie_below_reach_and_differ_is_refused_with_a_way_out(others):
+    bias = torch.zeros(3, 50)
+    bias[1] = others
+    bias[1, 1] = -1.5e38
+    problem = Problem(normal(1, 3, 6), normal(1, 50, 6), masks.full(), 0.3, bias=biases.dense(bias))
+    with pytest.raises(NonFiniteError, match=r"bias: expected numbers down to -1e\+38 .* got -3.*Hide keys by −inf"):
+        sweep(problem, Wanted())
+
+
+@every_set
+@compiled
+def test_the_lowest_number_beside_one_in_reach_hides(instructions):
+    bias = torch.full((3, 50), torch.finfo(torch.float32).min)
+    bias[:, 1] = -0.9e38
+    problem = Problem(normal(1, 3, 6), normal(1, 50, 6), masks.full(), 0.3, bias=biases.dense(bias))
+    assert sweep(problem, Wanted(top=1), instructions).top.weights[0, :, 0].tolist() == [1.0] * 3
+
+
+@compiled
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_values_whose_sum_may_overflow_are_left_to_strips(monkeypatch, dtype):
+    monkeypatch.delenv(kernels.VARIABLE, raising=False)
+    q, k, v = normal(1, 4, 8).to(dtype), torch.zeros(1, 64, 8, dtype=dtype), torch.full((1, 64, 8), 1e38, dtype=dtype)
+    statistics, kernel, why = kernels.sweep(Problem(q, k, masks.full(), 1.0), Wanted(v))
+    assert (kernel, why) == ("strips", "values whose sum may overflow float32")
+    torch.testing.assert_close(statistics.output, v[:, :4].float())
+    assert fused.refusal(Problem(q, k, masks.full(), 1.0), Wanted(v * 1e-3)) is None
+
+
+@compiled
+@pytest.mark.parametrize("turned", [False, True], ids=["q", "k"])
+def test_denormals_beside_numbers_that_make_them_count_are_left_to_strips(monkeypatch, turned):
+    monkeypatch.delenv(kernels.VARIABLE, raising=False)
+    small, large = torch.full((1, 5, 1), 5e-39), torch.tensor([0.0, 1e38, -1e38, 1e37, 0.0])[None, :, None]
+    q, k = (large, small.clone()) if turned else (small, large)
+    k[0, 0] = 0
+    problem = Problem(q, k, masks.full(), 0.6)
+    statistics, kernel, why = kernels.sweep(problem, Wanted(top=3, entropy=True))
+    assert (kernel, why) == ("strips", "numbers so large that denormals count beside them")
+    assert_agree(statistics, problem, Wanted(top=3, entropy=True))
+
+
+@compiled
+def test_large_numbers_are_no_reason_to_refuse_where_denormals_do_not_count():
+    q, k = normal(2, 9, 4), normal(1, 30, 4)
+    q[:, 0] = 0  # the first tokens tell nothing
+    assert fused.refusal(Problem(q * 1e15, k * 1e15, masks.full(), 1e-10), Wanted()) is None
+    assert fused.refusal(Problem(q * 1e-39, k, masks.full(), 1.0), Wanted()) is None
+    assert fused.refusal(Problem(q * 1e-39, k * 1e15, masks.full(), 1e16), Wanted()) is not None  # by its scale

@@ -97,3 +97,14 @@ def test_a_tile_of_a_long_matrix_is_small():
     rows, keys = range(1 << 39, (1 << 39) + 3), range((1 << 39) + 1, (1 << 39) + 3)
     scaled = tile.scaled(given, tile.scores(given, rows, keys), rows, keys)
     assert scaled[0].tolist() == [[-torch.inf, -torch.inf], [4, -torch.inf], [4, 4]]
+
+
+def test_the_bias_of_some_heads_names_them_as_in_the_whole():
+    values = torch.zeros(3, 9, 9)
+    values[2, 7, 3] = torch.nan
+    bias = tile.OfHeads(biases.dense(values), 1)
+    given = Problem(normal(2, 9, 4), normal(2, 9, 4), masks.causal(), 1.0, bias=bias)
+    with pytest.raises(NonFiniteError, match=r"bias\[2, 7, 3\]"):
+        tile.scaled(given, tile.scores(given, range(9), range(9)), range(9), range(9))
+    assert torch.equal(bias.strip(range(1), range(9), range(9))[0], values[1])
+    assert tile.OfHeads(biases.alibi([0.5, 0.25], 3), 1).offset == 3

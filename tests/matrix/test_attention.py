@@ -277,6 +277,14 @@ def test_nothing_is_copied():
     assert m.scores[0, 0, 0] == 2 * before
 
 
+def test_all_that_is_held_is_counted():
+    q, k, _ = (array * np.float32(1e25) for array in random_qkv())
+    m = AttentionMatrix(q, k, scale=1e-50, mask=masks.causal())
+    _ = m[0, 3]
+    wide, rows, spans = 2 * (q.nbytes + k.nbytes), 4 * 9 * 2 * 8, 9 * 2 * 8
+    assert m.nbytes == q.nbytes + k.nbytes + wide + rows + spans
+
+
 def test_one_head_may_come_without_an_axis_of_heads():
     q, k, v = (array[0] for array in random_qkv())
     m = AttentionMatrix(q, k, sinks=np.float32(0.5), mask=masks.causal())
@@ -309,7 +317,7 @@ def test_a_row_s_logsumexp_is_found_once(monkeypatch):
     def again(*_):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(lookup.Lookup, "_logsumexp", again)
+    monkeypatch.setattr(lookup.Lookup, "_peak_and_log_total", again)
     monkeypatch.setattr(lookup.Lookup, "sweep", again)
     np.testing.assert_array_equal(m[1, 3:5, :2], first)
     np.testing.assert_array_equal(m[1][3:5, :2], first)

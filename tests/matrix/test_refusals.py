@@ -20,6 +20,7 @@ from softmap.errors import (
     SoftmapError,
     TileError,
 )
+from softmap.matrix import attention, lazy
 
 ones = np.ones
 Q, K, V = (4, 6, 5), (2, 6, 5), (2, 6, 3)
@@ -159,6 +160,14 @@ def test_an_option_outside_its_values_is_refused(options, parts):
             NonFiniteError,
             ("sinks: expected finite numbers, got inf at sinks[2]",),
         ),
+        (
+            {"sinks": [[1.0, 2.0], [3.0]]},
+            ArrayKindError,
+            ("sinks: expected a list of numbers, got one that is not", "Give an array."),
+        ),
+        ({"sinks": ["a"]}, ArrayKindError, ("sinks: expected a list of numbers",)),
+        ({"sinks": [0, 1]}, ShapeError, ("sinks: expected shape (4,), got shape (2,)",)),
+        ({"sinks": 1}, ShapeError, ("sinks: expected shape (4,), got shape (1,)",)),
         ({"mask": masks.padding([True] * 7)}, ShapeError, ("padding(valid): expected 6 entries",)),
         ({"mask": masks.causal() & masks.dense(ones((6, 7), dtype=bool))}, ShapeError, ("dense(visible): expected",)),
         ({"bias": biases.alibi([0.5, 0.25])}, ShapeError, ("alibi(slopes): expected one row for each of 4 heads",)),
@@ -167,6 +176,23 @@ def test_an_option_outside_its_values_is_refused(options, parts):
 )
 def test_what_does_not_fit_the_matrix_is_refused(options, error, parts):
     refused(lambda: made(**options), error, *parts)
+
+
+@pytest.mark.parametrize("nan", ["refuse", "propagate"])
+@pytest.mark.parametrize("sinks", [np.array([0, 1e300, 0, 0]), [0, -1e300, 0, 0]])
+def test_sinks_beyond_the_dtype_are_refused(sinks, nan):
+    q, k = ones(Q, np.float32), ones(K, np.float32)
+    parts = ("sinks: expected numbers within torch.float32, got ", "1e+300", "scaled scores")
+    refused(lambda: made(q, k, sinks=sinks, nan=nan), NonFiniteError, *parts)
+    assert np.isfinite(made(sinks=np.array([0, 1e300, 0, 0])).logsumexp()).all()
+
+
+@pytest.mark.parametrize("sinks", [[0, 1, 2, 3], (0.0, 1.0, 2.0, 3.0)])
+def test_sinks_in_a_list_are_numbers(sinks):
+    given = np.arange(4, dtype=float)
+    np.testing.assert_array_equal(made(sinks=sinks).logsumexp(), made(sinks=given).logsumexp())
+    one = made((6, 5), (6, 5), sinks=1).logsumexp()
+    np.testing.assert_array_equal(one, made((6, 5), (6, 5), sinks=np.ones(1)).logsumexp())
 
 
 def test_a_causal_mask_asks_where_fewer_queries_stand():
@@ -205,6 +231,11 @@ def test_values_that_do_not_fit_the_keys_are_refused(v, error, parts):
     refused(lambda: made().summary(v), error, *parts)
 
 
+def test_some_heads_take_the_values_of_all():
+    parts = ("v: expected shape (2, 6, d_v), as k has it", "m[2:], take the v of the whole matrix: all key heads.")
+    refused(lambda: made()[2:].summary(ones((1, 6, 3))), ShapeError, *parts)
+
+
 def test_values_of_one_head_come_without_an_axis_of_heads():
     parts = ("v: expected 2 dimensions (keys, d_v), got shape (2, 6, 3)", "the axes that k has")
     refused(lambda: made()[0].summary(ones(V)), ShapeError, *parts)
@@ -222,10 +253,33 @@ def test_k_must_count(k):
 
 
 @pytest.mark.parametrize(
-    ("cells", "got"), [(-1, "-1"), (True, "True"), (1.5, "1.5"), ((4, 0), "0"), ((1, 2, 3), "(1, 2, 3)"), ("4", "'4'")]
+    ("cells", "got"),
+    [
+        (-1, "-1"),
+        (True, "True"),
+        (False, "False"),
+        (1.5, "1.5"),
+        (0.0, "0.0"),
+        ((4, 0), "0"),
+        ((1, 2, 3), "(1, 2, 3)"),
+        ("4", "'4'"),
+        (np.array([8, 8]), "array([8, 8])"),
+    ],
 )
 def test_cells_must_be_a_grid(cells, got):
     refused(lambda: made().summary(cells=cells), ParameterError, "cells: expected", f"got {got}", "cells=64")
+
+
+@pytest.mark.parametrize("count", [10**9, 10**12, 10**30])
+def test_a_top_of_more_than_a_gibibyte_is_refused(count):
+    refused(lambda: made().top(count), SizeError, "k: expected at most", f"got {count}", "a row has 6", "m[0]")
+    refused(lambda: made().summary(top=count), SizeError, "top: expected at most", f"got {count}")
+
+
+def test_a_top_no_larger_than_q_is_never_refused(monkeypatch):
+    monkeypatch.setattr(attention, "LIMIT", 1)
+    assert made().top(5).keys.shape == (4, 6, 5)
+    refused(lambda: made().top(6), SizeError, "k: expected at most 5 weights of each row, got 6")
 
 
 # Single methods
@@ -254,6 +308,20 @@ def test_a_rectangle_has_no_step_and_a_place(rows):
 @pytest.mark.parametrize("offset", [1.0, None, "1", True])
 def test_offset_of_a_diagonal_must_count(offset):
     refused(lambda: made().diagonal(offset), ParameterError, "offset: expected a whole number", repr(offset))
+
+
+def test_a_diagonal_beyond_the_matrix_is_empty():
+    for offset in (6, -6, 10**30, -(10**30)):
+        assert made().diagonal(offset).shape == (4, 0)
+        assert made()[0].diagonal(offset).shape == (0,)
+
+
+def test_places_of_more_than_a_gibibyte_are_refused(monkeypatch):
+    long, i = made((60_000, 2), (60_000, 2)), np.arange(60_000)
+    parts = ("weights: expected a result of at most 1 GiB, got 26.8 GiB", "(60000, 60000)")
+    refused(lambda: long.at(i[:, None], i), SizeError, *parts)
+    monkeypatch.setattr(lazy, "LIMIT", 100)
+    refused(made().diagonal, SizeError, "weights: expected a result of at most 1 GiB", "of shape (4, 6)")
 
 
 def test_places_are_whole_numbers_within_the_matrix():

@@ -20,7 +20,9 @@ class Dice {
 
  public:
   template <class T>
-  T of(std::initializer_list<T> choices) { return choices.begin()[random() % choices.size()]; }
+  T of(std::initializer_list<T> choices) {
+    return choices.begin()[random() % choices.size()];
+  }
   int64_t upto(int64_t last) { return 1 + int64_t(random() % uint64_t(last)); }
   uint32_t seed() { return uint32_t(random()); }
 } dice;
@@ -287,12 +289,19 @@ void float_environment() {
 int main(int argc, char** argv) {
   const std::string word = argc > 1 ? argv[1] : "all";
   amount = word == "quick" ? Amount::quick : word == "threads" ? Amount::threads : Amount::all;
-  const std::vector<std::pair<const char*, void (*)()>> families = {
-      {"shapes", shapes}, {"groups of heads", groups}, {"dtypes and gaps", dtypes_and_gaps}, {"spans", spans},
-      {"soft caps and sinks", caps_and_sinks}, {"top", tops}, {"cells", cells}, {"long rows", long_rows},
-      {"threads", threads}, {"exceptions", exceptions}, {"interrupts", interrupts},
-      {"too little memory", too_little_memory},
-      {"floating-point environment", float_environment}};
+  const std::vector<std::pair<const char*, void (*)()>> families = {{"shapes", shapes},
+                                                                    {"groups of heads", groups},
+                                                                    {"dtypes and gaps", dtypes_and_gaps},
+                                                                    {"spans", spans},
+                                                                    {"soft caps and sinks", caps_and_sinks},
+                                                                    {"top", tops},
+                                                                    {"cells", cells},
+                                                                    {"long rows", long_rows},
+                                                                    {"threads", threads},
+                                                                    {"exceptions", exceptions},
+                                                                    {"interrupts", interrupts},
+                                                                    {"too little memory", too_little_memory},
+                                                                    {"floating-point environment", float_environment}};
   bool failed = false;
   for (const auto& [name, run] : families) {
     if (amount == Amount::threads && run != threads && run != exceptions && run != interrupts) continue;

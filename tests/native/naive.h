@@ -136,9 +136,13 @@ class Problem {
   std::vector<float> sinks;
 
   explicit Problem(const Shape& s)
-      : random(s.seed), s(s), q(make(s.heads, s.queries, s.depth, Keys::normal, s.size)),
-        k(make(s.kv_heads, s.keys, s.depth, s.kind)), v(make(s.kv_heads, s.keys, std::max(s.width, 1), Keys::normal)),
-        row_edges(edges(s.queries, s.cell_rows)), key_edges(edges(s.keys, s.cell_keys)) {
+      : random(s.seed),
+        s(s),
+        q(make(s.heads, s.queries, s.depth, Keys::normal, s.size)),
+        k(make(s.kv_heads, s.keys, s.depth, s.kind)),
+        v(make(s.kv_heads, s.keys, std::max(s.width, 1), Keys::normal)),
+        row_edges(edges(s.queries, s.cell_rows)),
+        key_edges(edges(s.keys, s.cell_keys)) {
     for (int64_t i = 0; i < s.queries; i++) {
       const int64_t place = i + s.offset, end = std::min(s.keys, std::max<int64_t>(0, place + 1));
       const bool none = s.see == See::none || (s.see == See::some_empty && i % 3 != 1);
@@ -198,7 +202,8 @@ class Problem {
 };
 
 // Compares with plain loops. What is allowed: a dot product of d floats is off by about sqrt(d) units of the last place
-// of sum |q||k|, what is done to it by a few units of its size; a weight by a factor e^(2 * that) and a little rounding.
+// of sum |q||k|, what is done to it by a few units of its size; a weight by a factor e^(2 * that) and a little
+// rounding.
 class Naive {
   static constexpr double UNIT = 0x1p-24, TINY = 1e-30;
   const Problem& p;
@@ -208,8 +213,8 @@ class Naive {
 
   void close(const char* name, double have, double want, double allowed) const {
     if (have == want || std::fabs(have - want) <= allowed) return;
-    throw std::runtime_error(std::string(name) + ": " + std::to_string(have) + ", expected " +
-                             std::to_string(want) + " to " + std::to_string(allowed));
+    throw std::runtime_error(std::string(name) + ": " + std::to_string(have) + ", expected " + std::to_string(want) +
+                             " to " + std::to_string(allowed));
   }
 
   std::vector<double> scaled_row(int64_t head, int64_t i) {

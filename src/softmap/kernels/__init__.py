@@ -62,7 +62,7 @@ def sweep(problem: Problem, wanted: Wanted) -> Swept:
         if why:
             return Swept(strips.sweep(problem, wanted), "strips", why)
         best = fused.available()[0]
-        return Swept(fused.sweep(problem, wanted, best), f"fused ({best})", "")
+        return Swept(fused.sweep(problem, wanted, best), f"fused ({best})", _passed_over(best))
 
 
 def report() -> list[Report]:
@@ -72,7 +72,10 @@ def report() -> list[Report]:
     usable = fused.available()
     missing = "this build or this processor does not have it" if usable else fused.missing()
     return [
-        *(Report(f"fused-{each}", each in usable, "" if each in usable else missing) for each in INSTRUCTIONS),
+        *(
+            Report(f"fused-{each}", each in usable, "" if each in usable else fused.broken(each) or missing)
+            for each in INSTRUCTIONS
+        ),
         Report("strips", True, "torch operations, on any device"),
         Report("reference", True, "float64 and dense: for small matrices"),
     ]
@@ -98,7 +101,7 @@ def first_choice() -> str:
         _refuse(name, fused.missing())
     instructions = name.partition("-")[2] or usable[0]
     if instructions not in usable:
-        _refuse(name, f"this build or this processor has {', '.join(usable)} only")
+        _refuse(name, fused.broken(instructions) or f"this build or this processor has {', '.join(usable)} only")
     return f"fused-{instructions}"
 
 
@@ -114,6 +117,14 @@ def _sweep_forced(problem: Problem, wanted: Wanted, name: str) -> Swept:
     _refuse(name, _fused_refusal(problem, wanted))
     instructions = first.removeprefix("fused-")
     return Swept(fused.sweep(problem, wanted, instructions), f"fused ({instructions})", why)
+
+
+def _passed_over(best: str) -> str:
+    """Which faster instruction sets were built and do not load, and why."""
+    from softmap.kernels import fused
+
+    faster = {each: fused.broken(each) for each in INSTRUCTIONS[: INSTRUCTIONS.index(best)]}
+    return "; ".join(f"fused-{each} {why}" for each, why in faster.items() if why)
 
 
 def _refuse(name: str, why: str | None) -> None:

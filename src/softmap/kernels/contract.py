@@ -67,9 +67,18 @@ class Problem:
 
     @property
     def offset(self) -> int:
-        """The key position at which query 0 stands: distances are counted from there."""
+        """The key position at which query 0 stands: distances are counted from there. 0 where it is not `placed`."""
+        return self._given_offset or 0
+
+    @property
+    def placed(self) -> bool:
+        """Whether it is known where the queries stand: an offset was given, or there are as many queries as keys."""
+        return self._given_offset is not None or self.q.shape[1] == self.k.shape[1]
+
+    @property
+    def _given_offset(self) -> int | None:
         given = (part.offset for part in (self.mask, self.bias) if part is not None)
-        return next((offset for offset in given if offset is not None), 0)
+        return next((offset for offset in given if offset is not None), None)
 
     @cached_property
     def bound(self) -> float:
@@ -118,14 +127,23 @@ class Top(NamedTuple):
 
     The order is that of the scaled scores, finer than the weights' where those round to the same number. A row that
     sees fewer keys than were asked for is filled up with weight 0 at key −1. NaN that is let through comes first.
+
+    Attributes:
+        weights: the weights, (heads, queries, top), probability.
+        keys: where they are, (heads, queries, top), int64.
     """
 
     weights: Float[Tensor, "heads queries top"]
-    keys: Int[Tensor, "heads queries top"]  # int64
+    keys: Int[Tensor, "heads queries top"]
 
 
 class Distance(NamedTuple):
-    """How far each row looks, in tokens: Σ_j w_ij (i − j) and Σ_j w_ij |i − j|, with i its place among the keys."""
+    """How far each row looks; i is the key at which the query stands.
+
+    Attributes:
+        signed: Σ_j w_ij (i − j), (heads, queries), tokens; back is positive.
+        absolute: Σ_j w_ij |i − j|, (heads, queries), tokens.
+    """
 
     signed: Float[Tensor, "heads queries"]
     absolute: Float[Tensor, "heads queries"]

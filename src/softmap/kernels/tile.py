@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from softmap.biases import Bias
 from softmap.errors import NonFiniteError
 from softmap.tensors import joint_shape, largest
 
@@ -25,6 +26,16 @@ if TYPE_CHECKING:
     Index = range | Int[Tensor, " n"]
 
 _PAIRS = 1 << 22  # numbers of q that the places of one turn may take: 16 MiB in float32
+
+
+class OfHeads(Bias):
+    """The bias of some neighbouring heads, of which the first is head 0 of a problem of its own."""
+
+    def __init__(self, bias: Bias, first: int) -> None:
+        self.bias, self.first, self.offset = bias, first, bias.offset
+
+    def values(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return self.bias.values(head + self.first, query, key)
 
 
 def may_overflow(problem: Problem) -> bool:
@@ -145,7 +156,8 @@ def _adjusted(
         if hidden is not None:  # what is added where no query looks does not matter, whatever the tile's bounds
             added = added.masked_fill(hidden, -torch.inf)
         if not problem.nan:
-            _refuse_bias(added, head, query, key)
+            first = problem.bias.first if isinstance(problem.bias, OfHeads) else 0
+            _refuse_bias(added, head + first, query, key)
         scaled += added
     return scaled if hidden is None else scaled.masked_fill_(hidden, -torch.inf)
 

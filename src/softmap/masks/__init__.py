@@ -2,8 +2,8 @@
 
 A mask answers two questions. `visible(query, key)`: for index tensors of any shapes that broadcast, whether those
 queries see those keys. `spans(queries, keys)`: for each query, the range of keys that can matter, and whether it sees
-all of that range. Every mask of practice but arbitrary patterns is exact in its spans (causal, windows, chunks, padding
-at the ends, packed documents), so that a kernel skips whole blocks and needs no booleans at all.
+all of that range. Where it sees one range of keys, the spans are exact (causal, windows, chunks, padding at the ends,
+packed documents), so that a kernel skips whole blocks and needs no booleans at all.
 
     masks.causal() & masks.padding(valid)
     masks.causal() | masks.prefix(16)
@@ -159,7 +159,7 @@ def from_function(f: Callable[[Tensor, Tensor], Tensor]) -> Mask:
 
     Args:
         f: f(query_index, key_index) over index tensors that broadcast, giving booleans. It is asked for one strip at a
-            time, so it must work by index, and not hold a matrix.
+            time, so it must work by index, and not hold a matrix. Several threads may ask at once.
 
     Raises:
         ArrayKindError: not a function.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import torch
 
-from softmap.errors import ArrayKindError, ParameterError
+from softmap.errors import ArrayKindError, ParameterError, ShapeError
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
@@ -38,6 +40,34 @@ class Spans(NamedTuple):
     exact: bool
 
 
+def _checked(spans: Callable[..., Any]) -> Callable[..., Spans]:
+    """The method `spans` of a mask, with what it gives refused where it is no spans of such a matrix."""
+
+    @wraps(spans)
+    def checked(self: Mask, queries: int, keys: int) -> Spans:
+        found = spans(self, queries, keys)
+        if not isinstance(found, Spans):
+            raise ArrayKindError(repr(self), "Spans from spans", type(found).__name__, "Give masks.Spans(...).")
+        for name, ends in (("start", found.start), ("stop", found.stop)):
+            _check_ends(f"{name} in the spans of {self!r}", ends, queries, keys)
+        return found
+
+    return checked
+
+
+def _check_ends(name: str, ends: Any, queries: int, keys: int) -> None:
+    """Refuse starts or stops of spans that are not one key for each query."""
+    if not isinstance(ends, torch.Tensor) or ends.dtype != torch.int64 or ends.device.type != "cpu":
+        got = f"{ends.dtype} on {ends.device}" if isinstance(ends, torch.Tensor) else type(ends).__name__
+        raise ArrayKindError(name, "a torch tensor of int64 on the CPU", got, "torch.arange makes one.")
+    if tuple(ends.shape) != (queries,):
+        raise ShapeError(name, f"shape ({queries},)", f"shape {tuple(ends.shape)}", "There is one for each query.")
+    low, high = (int(ends.min()), int(ends.max())) if queries else (0, 0)
+    if low < 0 or high > keys:
+        hint = f"End it in clamp(0, {keys})."
+        raise ParameterError(name, f"keys from 0 to {keys}", f"{low} to {high}", hint)
+
+
 class Mask(ABC):
     """Which query may see which key.
 
@@ -48,6 +78,11 @@ class Mask(ABC):
     """
 
     offset: int | None = None
+
+    def __init_subclass__(cls) -> None:  # so that a mask of one's own is looked at wherever it is asked
+        super().__init_subclass__()
+        if "spans" in cls.__dict__:
+            cls.spans = _checked(cls.spans)  # type: ignore[method-assign]
 
     @abstractmethod
     def visible(self, query: Int[Tensor, "*shape"], key: Int[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:

@@ -21,11 +21,12 @@ from softmap.errors import ParameterError, ShapeError, SizeError, TileError
 from softmap.kernels.contract import Distance, Top, Wanted
 from softmap.matrix.blocks import How, Rectangle, blocks
 from softmap.matrix.indexing import expand, places
-from softmap.matrix.inputs import read_count, read_grid, read_problem, read_values
-from softmap.matrix.lazy import LazyMatrix, StageView
+from softmap.matrix.inputs import read_count, read_distance, read_grid, read_problem, read_values
+from softmap.matrix.lazy import LIMIT, LazyMatrix, StageView
 from softmap.matrix.lookup import STRIP, Lookup
 from softmap.matrix.summary import Summary, summarize
 from softmap.mechanism import PAGE, Steps
+from softmap.tensors import joint_shape
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -44,6 +45,9 @@ class AttentionMatrix(LazyMatrix):
     Indexing is NumPy's. An index of heads alone gives a matrix again, at no cost: `m[2]` is head 2's, of shape
     (queries, keys). Whatever touches queries or keys gives the exact weights there: `m[2, 100:200, :50]`. Rows sum to
     1 over the keys that a query sees, and to less by the share of a sink.
+
+    All of it is `m.dense()`, an array of q's kind, and `numpy.asarray(m)`; `torch.as_tensor` looks for an array in
+    memory and finds none, so give it `m.dense()`.
 
     q and k are held as they are, without a copy: who changes them must make a new matrix.
 
@@ -130,22 +134,26 @@ class AttentionMatrix(LazyMatrix):
         top: int = 8,
         cells: int | tuple[int, int] | None = 64,
         entropy: bool = True,
-        distance: bool = True,
+        distance: bool | None = None,
         received: bool = True,
     ) -> Summary:
         """Exact statistics of the whole matrix, in one pass.
 
         Args:
-            v: the values, (kv_heads, keys, d_v), or (keys, d_v) of one head, where the output is wanted.
+            v: the values, (kv_heads, keys, d_v), or (keys, d_v) of one head, where the output is wanted. Of some heads,
+                as `m[2:].summary(v)`, it is the whole matrix's v still, with all key heads.
             top: how many of the largest weights of each row; 0 for none.
             cells: a grid of so many cells each way over the matrix, whatever its size, or (rows, keys) of them; 0 for
                 none.
             entropy: whether each row's entropy is wanted, nats.
-            distance: whether each row's mean distances are wanted, tokens.
+            distance: whether each row's mean distances are wanted, tokens. Unless given, they are where it is known at
+                which key query 0 stands: as many queries as keys, or a mask or bias that was given an offset.
             received: whether the keys' column sums are wanted.
 
         Raises:
             SoftmapError: v that does not fit k; top or cells that is no whole number of at least 0.
+            ParameterError: distances wanted where it is not known at which key query 0 stands.
+            SizeError: a top or cells of more than 1 GiB.
 
         Examples:
             >>> import softmap
@@ -159,9 +167,9 @@ class AttentionMatrix(LazyMatrix):
             self._refuse_large((self.heads, 2, len(grid.row_edges) - 1, len(grid.key_edges) - 1))
         wanted = Wanted(
             v=None if v is None else read_values(v, self._lookup.problem, self._kind, self._flat),
-            top=read_count("top", top, 0, "It is how many of the largest weights of each row to give."),
+            top=self._read_top("top", top, 0),
             entropy=bool(entropy),
-            distance=bool(distance),
+            distance=read_distance(distance, self._lookup.problem),
             received=bool(received),
             cells=grid,
         )
@@ -172,9 +180,13 @@ class AttentionMatrix(LazyMatrix):
         return self[(slice(None),) * (self.ndim - 2) + (i,)]
 
     def top(self, k: int = 8) -> Top:
-        """The k largest weights of each row, and their keys, as in `Summary.top`."""
-        count = read_count("k", k, 1, "It is how many of the largest weights of each row to give.")
-        top: Top = self._summary(top=count).top
+        """The k largest weights of each row, and their keys, as in `Summary.top`.
+
+        Raises:
+            ParameterError: k that is no whole number of at least 1.
+            SizeError: a result of more than 1 GiB.
+        """
+        top: Top = self._summary(top=self._read_top("k", k, 1)).top
         return top
 
     def received(self) -> Float[Array, "heads keys"]:
@@ -186,8 +198,12 @@ class AttentionMatrix(LazyMatrix):
         return self._summary(entropy=True).entropy
 
     def distance(self) -> Distance:
-        """How far each row looks, in tokens, as in `Summary.distance`."""
-        distance: Distance = self._summary(distance=True).distance
+        """How far each row looks, in tokens, as in `Summary.distance`.
+
+        Raises:
+            ParameterError: it is not known at which key query 0 stands.
+        """
+        distance: Distance = self._summary(distance=read_distance(True, self._lookup.problem)).distance
         return distance
 
     def logsumexp(self) -> Float[Array, "heads queries"]:
@@ -199,8 +215,14 @@ class AttentionMatrix(LazyMatrix):
         return self._give(found.reshape(self.heads, -1).to(problem.dtype).to(problem.q.device))
 
     def diagonal(self, offset: int = 0) -> Float[Array, "heads n"]:
-        """The weights at (i, i + offset), as `numpy.diagonal`: with a positive offset of later keys."""
+        """The weights at (i, i + offset), as `numpy.diagonal`: with a positive offset of later keys.
+
+        Raises:
+            ParameterError: an offset that is no whole number.
+            SizeError: a result of more than 1 GiB.
+        """
         offset = read_count("offset", offset, None, "It is how many keys after the query's number to look.")
+        offset = max(-self.queries, min(offset, self.keys))  # beyond them all there is nothing
         first = max(0, -offset)
         query = torch.arange(first, max(first, min(self.queries, self.keys - offset)), device="cpu")
         return self._kind.give(self._values_at(query, query + offset))
@@ -210,6 +232,7 @@ class AttentionMatrix(LazyMatrix):
 
         Raises:
             TileError: places outside the matrix, or no whole numbers.
+            SizeError: a result of more than 1 GiB.
         """
         read = expand((rows, keys), self.shape[-2:], ("queries", "keys"))
         if any(isinstance(entry, slice) for entry in read.entries):
@@ -310,7 +333,20 @@ class AttentionMatrix(LazyMatrix):
         """The weights at places that are the same in every head."""
         rank = max(query.ndim, key.ndim)
         head = self._heads[0] if self._flat else self._heads.reshape(-1, *[1] * rank)
+        self._refuse_large(joint_shape(head, query, key))
         return self._lookup.values("weights", head, query, key)
+
+    def _read_top(self, name: str, value: Any, least: int) -> int:
+        """How many of the largest weights: as many as `LIMIT` holds, or d_k, for they are then no larger than q."""
+        count = read_count(name, value, least, "It is how many of the largest weights of each row to give.")
+        problem = self._lookup.problem
+        most = max(LIMIT // (self.heads * self.queries * problem.dtype.itemsize), problem.q.shape[2])
+        if count > most:
+            hint = (
+                f"More are above 1 GiB, and a row has {self.keys} of them. One head at a time, as m[0], may have more."
+            )
+            raise SizeError(name, f"at most {most} weights of each row", str(count), hint)
+        return count
 
     def _tokens(self, tensor: Float[Tensor, "tokens d"], index: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
         return tensor[index.to(tensor.device)].to(self._lookup.problem.dtype)

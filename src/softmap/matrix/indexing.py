@@ -179,7 +179,7 @@ def _within(item: Entry | EllipsisType, size: int, axis: str) -> Entry:
         raise TileError(f"index of the {axis}", f"{-size} to {size - 1}", f"{wrong}", f"There are {size} {axis}.")
     if isinstance(item, int):
         return item % size
-    return item.where(item >= 0, item + size)
+    return item if lowest >= 0 else item % size
 
 
 def _bounds(tensor: Tensor) -> tuple[int, int]:

@@ -14,9 +14,10 @@ import torch
 from softmap import masks
 from softmap.biases import Bias
 from softmap.checks import check_scale
-from softmap.errors import ArrayKindError, DtypeError, ParameterError, ShapeError
+from softmap.errors import ArrayKindError, DtypeError, NonFiniteError, ParameterError, ShapeError
 from softmap.kernels.contract import Grid, Problem
 from softmap.masks import Mask
+from softmap.masks.reading import read_list
 from softmap.tensors import giver, read_floats, refuse_non_finite
 
 if TYPE_CHECKING:
@@ -99,7 +100,9 @@ def read_values(v: Any, problem: Problem, kind: Kind, flat: bool) -> Float[Tenso
     wanted = problem.k.shape[1:2] if flat else problem.k.shape[:2]
     if values.shape[:-1] != wanted or values.shape[-1] == 0:
         expected = ", ".join([*(str(size) for size in wanted), "d_v"])
-        hint = "One value for each key; heads that share keys share values." if values.shape[-1] else "d_v is 0."
+        whole = "" if flat else " Some heads, as m[2:], take the v of the whole matrix: all key heads."
+        hint = f"One value for each key; heads that share keys share values.{whole}"
+        hint = hint if values.shape[-1] else "d_v is 0."
         raise ShapeError("v", f"shape ({expected}), as k has it", f"shape {tuple(values.shape)}", hint)
     if not problem.nan:
         refuse_non_finite("v", values)
@@ -128,10 +131,11 @@ def read_grid(cells: Any, queries: int, keys: int) -> Grid | None:
     Raises:
         ParameterError: neither a whole number nor a pair of them.
     """
-    if cells is None or (cells == 0 and not isinstance(cells, bool | tuple | list)):
-        return None
-    pair = tuple(cells) if isinstance(cells, tuple | list) else (cells, cells)
     hint = "It is a grid over the whole matrix: cells=64 for 64 x 64 cells, (rows, keys) for others, 0 for none."
+    single = cells is None or not isinstance(cells, tuple | list)
+    if cells is None or (single and read_count("cells", cells, 0, hint) == 0):
+        return None
+    pair = (cells, cells) if single else tuple(cells)
     if len(pair) != 2:
         raise ParameterError("cells", "a whole number, or a pair (rows, keys)", repr(cells), hint)
     sizes = zip(pair, (queries, keys), strict=True)
@@ -139,6 +143,24 @@ def read_grid(cells: Any, queries: int, keys: int) -> Grid | None:
     return Grid(
         tuple(i * queries // down for i in range(down + 1)), tuple(i * keys // across for i in range(across + 1))
     )
+
+
+def read_distance(wanted: bool | None, problem: Problem) -> bool:
+    """Whether to give distances: unless said otherwise, where it is known at which key query 0 stands.
+
+    Raises:
+        ParameterError: they are wanted where it is not known.
+    """
+    if wanted and not problem.placed:
+        _, queries, keys = problem.shape
+        last = f"offset={keys - queries}"
+        hint = (
+            f"Say at which key query 0 stands: mask=masks.causal({last}), or masks.sliding_window(None, None, {last}), "
+            f"which hides nothing, if the queries are the last tokens; offset=0 if they are the first."
+        )
+        got = f"{queries} queries and {keys} keys"
+        raise ParameterError("distance", "as many queries as keys, or a mask or bias with an offset", got, hint)
+    return problem.placed if wanted is None else bool(wanted)
 
 
 def _refuse_mixture(one: str, first: Tensor, kind: Kind, other: str, second: Tensor, other_kind: Kind) -> None:
@@ -229,9 +251,9 @@ def _read_softcap(softcap: Any) -> float | None:
 def _read_sinks(sinks: Any, q: Tensor, flat: bool, nan: str) -> Float[Tensor, " heads"] | None:
     if sinks is None:
         return None
-    logits = read_floats(
-        "sinks", torch.tensor(sinks, device=q.device) if isinstance(sinks, list | tuple | float) else sinks
-    )
+    if isinstance(sinks, int | float) and not isinstance(sinks, bool):
+        sinks = [sinks]
+    logits = read_floats("sinks", read_list("sinks", sinks, torch.float64))
     if flat and logits.ndim == 0:
         logits = logits[None]
     if logits.shape != q.shape[:1]:
@@ -239,7 +261,12 @@ def _read_sinks(sinks: Any, q: Tensor, flat: bool, nan: str) -> Float[Tensor, " 
         raise ShapeError("sinks", f"shape ({q.shape[0]},)", f"shape {tuple(logits.shape)}", hint)
     if nan == "refuse":
         refuse_non_finite("sinks", logits)
-    return logits.to(device=q.device, dtype=torch.promote_types(q.dtype, torch.float32))
+    narrow = logits.to(torch.promote_types(q.dtype, torch.float32))
+    beyond = logits[narrow.isinf() & logits.isfinite()]
+    if len(beyond):
+        hint = "A sink's weight is exp(sink − logsumexp); give logits of the size of the scaled scores."
+        raise NonFiniteError("sinks", f"numbers within {narrow.dtype}", f"{float(beyond[0]):g}", hint)
+    return narrow.to(q.device)
 
 
 def _describe(value: Any) -> str:

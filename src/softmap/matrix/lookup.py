@@ -1,9 +1,11 @@
 """The matrix's exact numbers at any places, and each row's logsumexp, which is kept once it is known.
 
     weights = exp(scaled − logsumexp)     at any places, without the rest of their rows
+    logsumexp = peak + log_total          the row's largest number, and the log of Σ exp(scaled − peak)
 
-A logsumexp is kept in float64, and taken off as the sum of two floats of the result's dtype: a row of large scores then
-sums to 1 as closely as one of small scores.
+The two are kept and taken off one by one, for their sum would round log_total away beside a large peak. Both come from
+the tiles' own numbers. A sweep's logsumexp serves where it is small: a kernel rounds scores in its own way, and where
+they are large the rounding is too large to be mixed.
 """
 
 from __future__ import annotations
@@ -12,19 +14,23 @@ import threading
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 
 from softmap import kernels
-from softmap.biases import Bias
 from softmap.errors import NonFiniteError
 from softmap.kernels import Swept, tile
 from softmap.kernels.contract import Statistics, Wanted
 from softmap.tensors import joint_shape
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from jaxtyping import Float, Int
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from softmap.kernels.contract import Problem
@@ -33,6 +39,9 @@ if TYPE_CHECKING:
 Stage = Literal["scores", "scaled", "weights"]
 STRIP = 1 << 22
 """How many numbers are computed at once: 16 MiB of float32."""
+REUSED = 30.0
+"""How large a logsumexp of a sweep may be to serve tiles: scores of this size round by 2e-6 at most."""
+_PAIRS = 1 << 19  # single places that are computed at once: 4 MiB for each of the numbers that say where they are
 _KEEPING = threading.Lock()  # of all matrices, for it is held for a moment, and keeps none of them from being copied
 
 
@@ -45,18 +54,27 @@ class Lookup:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self._kept: Tensor | None = None  # logsumexp, (heads, queries), float64 on the CPU, NaN where unknown
+        # (2, heads, queries): each row's peak, NaN where unknown, and its log_total. Of NumPy, for a tensor that is made
+        # in torch's inference mode could not be written to outside of it.
+        self._kept: NDArray[np.float64] | None = None
+        self._swept: set[int] = set()  # heads whose rows a sweep has given, where it could
 
     @property
     def nbytes(self) -> int:
-        """The bytes of what is held: q, k, the sinks and the logsumexp that are known."""
-        held = (self.problem.q, self.problem.k, self.problem.sinks, self._kept)
-        return sum(tensor.numel() * tensor.element_size() for tensor in held if tensor is not None)
+        """The bytes of what is held: q, k, the sinks, what is kept of rows, and what was made of q, k and the mask."""
+        wide: Problem = self.__dict__.get("_wide", self.problem)
+        spans: Spans | None = self.__dict__.get("spans")
+        held = [self.problem.q, self.problem.k, self.problem.sinks, wide.q, wide.k, *(spans[:2] if spans else ())]
+        apart = {id(tensor): tensor for tensor in held if tensor is not None}  # what needs no widening is there twice
+        kept = 0 if self._kept is None else self._kept.nbytes
+        made: int = sum(tensor.numel() * tensor.element_size() for tensor in apart.values())
+        return kept + made
 
     def known(self, heads: Sequence[int]) -> int:
         """Of how many rows of these heads the logsumexp is kept."""
-        return 0 if self._kept is None else int((~self._kept[list(heads)].isnan()).sum())
+        return 0 if self._kept is None else len((~np.isnan(self._kept[0, list(heads)])).nonzero()[0])
 
+    @torch.no_grad()
     def values(
         self, stage: Stage, head: Int[Tensor, "*shape"], query: Int[Tensor, "*shape"], key: Int[Tensor, "*shape"]
     ) -> Float[Tensor, "*shape"]:
@@ -72,7 +90,7 @@ class Lookup:
         of_keys = [d for d, size in enumerate(shape) if head.shape[d] == query.shape[d] == 1 and key.shape[d] == size]
         of_rows = [d for d in range(len(shape)) if d not in of_keys]
         if any(key.shape[d] > 1 for d in of_rows):
-            return self._pairs(stage, *(index.expand(shape).reshape(-1) for index in (head, query, key))).reshape(shape)
+            return self._pairs(stage, shape, head, query, key)
         order = of_rows + of_keys
         rows = [shape[d] for d in of_rows] + [1] * len(of_keys)
         head, query = (index.permute(order).expand(rows).reshape(-1) for index in (head, query))
@@ -80,29 +98,22 @@ class Lookup:
         back = [order.index(d) for d in range(len(shape))]
         return table.reshape([shape[d] for d in order]).permute(back).contiguous()
 
+    @torch.no_grad()
     def logsumexp(self, head: Int[Tensor, " n"], query: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         """The logsumexp of rows, float64 on the CPU; those not yet known are computed and kept."""
-        kept = self._keeping()
-        unknown = kept[head, query].isnan()
-        if bool(unknown.any()):
-            rows = torch.stack((head[unknown], query[unknown])).unique(dim=1)
-            for group in _groups(rows[0], rows[1]):
-                self._find(group.heads, group.rows)
-        return kept[head, query]
+        self._learn(head, query)
+        peak, log_total = self._kept_of(head, query)
+        return peak.where(peak.isinf(), peak + log_total)  # ∞ − ∞ is no number, and the row's logsumexp is ∞
 
     def sweep(self, heads: Sequence[int], wanted: Wanted) -> Swept:
         """Statistics of some heads, in one pass, whose logsumexp is kept; `wanted.v` has all the key heads."""
         if list(heads) == list(range(self.problem.shape[0])):
             swept = kernels.sweep(self.problem, wanted)
-            with _KEEPING:
-                if self._kept is None:
-                    self._kept = swept.statistics.logsumexp.to("cpu", torch.float64, copy=True)
-                    return swept
         else:
-            parts = [kernels.sweep(self._head(head), self._wanted(head, wanted)) for head in heads]
-            ran = (" and ".join(dict.fromkeys(names)) for names in zip(*(part[1:] for part in parts), strict=True))
-            swept = Swept(_joined([part.statistics for part in parts]), *ran)
-        self._keep(heads, torch.arange(self.problem.shape[1], device="cpu"), swept.statistics.logsumexp)
+            runs = _runs(heads, self.problem.group)
+            parts = [kernels.sweep(self._part(run), self._wanted(run, wanted)) for run in runs]
+            swept = Swept(_joined([part.statistics for part in parts]), *_ran(parts))
+        self._keep_swept(heads, swept.statistics.logsumexp)
         return swept
 
     def _tile(self, stage: Stage, head: Tensor, query: Tensor, key: Tensor) -> Float[Tensor, "rows keys"]:
@@ -110,7 +121,8 @@ class Lookup:
         table = torch.empty(len(query), len(key), dtype=self.problem.dtype, device=self.problem.q.device)
         if not table.numel():
             return table
-        logsumexp = self.logsumexp(head, query) if stage == "weights" else None
+        if stage == "weights":
+            self._learn(head, query)
         keys = as_range(key)
         for heads, rows, places in _groups(head, query):
             step = _height(len(heads) * len(key))
@@ -118,35 +130,64 @@ class Lookup:
                 numbers = tile.scores(self._wide, as_range(part), keys, heads)
                 if stage != "scores":
                     numbers = tile.scaled(self._wide, numbers, as_range(part), keys, heads)
-                if logsumexp is not None:
-                    numbers = _softmax(numbers, logsumexp[place])
+                if stage == "weights":
+                    numbers = _softmax(numbers, *self._kept_of(head[place], query[place]))
                 table[place.to(table.device)] = self._narrow(stage, numbers)
         return table
 
-    def _pairs(self, stage: Stage, head: Tensor, query: Tensor, key: Tensor) -> Float[Tensor, " n"]:
-        """Single places (head[n], query[n], key[n])."""
-        found = torch.empty(len(head), dtype=self.problem.dtype, device=self.problem.q.device)
-        logsumexp = self.logsumexp(head, query) if stage == "weights" else None
-        for places in torch.arange(len(head), device="cpu").split(STRIP):
-            numbers = tile.scores_at(self._wide, head[places], query[places], key[places])
+    def _pairs(self, stage: Stage, shape: tuple[int, ...], *indices: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Single places: heads, queries and keys that broadcast to the shape, which are never laid out whole."""
+        found = torch.empty(shape, dtype=self.problem.dtype, device=self.problem.q.device)
+        if stage == "weights":
+            self._learn(*indices[:2])
+        step = max(1, min(STRIP, _PAIRS))
+        for start in range(0, found.numel(), step):
+            flat = np.arange(start, min(start + step, found.numel()))
+            places = tuple(map(torch.from_numpy, np.unravel_index(flat, shape)))
+            head, query, key = (index.expand(shape)[places] for index in indices)
+            numbers = tile.scores_at(self._wide, head, query, key)
             if stage != "scores":
-                numbers = tile.scaled_at(self._wide, numbers, head[places], query[places], key[places])
-            if logsumexp is not None:
-                numbers = _softmax(numbers[:, None], logsumexp[places])[:, 0]
-            found[places.to(found.device)] = self._narrow(stage, numbers)
+                numbers = tile.scaled_at(self._wide, numbers, head, query, key)
+            if stage == "weights":
+                numbers = _softmax(numbers[:, None], *self._kept_of(head, query))[:, 0]
+            found.view(-1)[start : start + step] = self._narrow(stage, numbers)
         return found
 
-    def _find(self, heads: Sequence[int], rows: Int[Tensor, " n"]) -> None:
-        """Compute and keep the logsumexp of these rows of all these heads."""
+    def _learn(self, head: Int[Tensor, "*shape"], query: Int[Tensor, "*shape"]) -> None:
+        """Compute and keep what is not yet known of rows (head, query): index tensors that broadcast."""
+        unknown = self._unknown(head, query)
+        swept = [self._learn_by_sweep(group.heads, group.rows) for group in unknown]
+        if any(swept):
+            unknown = self._unknown(head, query)
+        for heads, rows, _ in unknown:
+            for part in rows.split(_height(len(heads) * self.problem.shape[2])):
+                self._keep(heads, part, self._peak_and_log_total(heads, part))
+
+    def _unknown(self, head: Int[Tensor, "*shape"], query: Int[Tensor, "*shape"]) -> list[_Group]:
+        """Those of rows (head, query) of which nothing is kept."""
+        queries, kept = self.problem.shape[1], self._keeping()
+        unknown = torch.from_numpy(np.isnan(kept[0, head.numpy(), query.numpy()]))
+        if not bool(unknown.any()):
+            return []
+        rows = (head * queries + query)[unknown].unique()
+        return _groups(rows // queries, rows % queries)
+
+    def _learn_by_sweep(self, heads: Sequence[int], rows: Int[Tensor, " n"]) -> bool:
+        """Whether a sweep was made, as for most rows of a large matrix, where it gives most of what tiles can use."""
         _, queries, keys = self.problem.shape
         height = _height(len(heads) * keys)
-        if len(rows) > height and 2 * len(rows) >= queries:  # most of a large matrix: a whole pass is faster
+        if len(rows) <= height or 2 * len(rows) < queries or self._swept.issuperset(heads):
+            return False
+        sample = rows[:: -(-len(rows) // height)]
+        found = self._peak_and_log_total(heads, sample)
+        self._keep(heads, sample, found)
+        usable = bool((np.abs(found.sum(0)) <= REUSED).mean() > 0.5)
+        if usable:
             self.sweep(heads, Wanted())
-            return
-        for part in rows.split(height):
-            self._keep(heads, part, self._logsumexp(heads, part))
+        return usable
 
-    def _logsumexp(self, heads: Sequence[int], rows: Int[Tensor, " n"]) -> Float[Tensor, "heads n"]:
+    def _peak_and_log_total(self, heads: Sequence[int], rows: Int[Tensor, " n"]) -> NDArray[np.float64]:
+        """(2, heads, n), from all keys of these rows."""
         start, stop = self.spans.start[rows], self.spans.stop[rows]
         seeing = stop > start
         keys = range(int(start[seeing].min()), int(stop[seeing].max())) if bool(seeing.any()) else range(1)
@@ -155,24 +196,38 @@ class Lookup:
         peak = scaled.amax(-1)
         sinks = None if self.problem.sinks is None else self.problem.sinks[list(heads)].to(peak.dtype)[:, None]
         peak = peak if sinks is None else peak.maximum(sinks)
-        peak = peak.masked_fill(peak == -torch.inf, 0)  # a row that sees nothing: exp(−∞ − 0) = 0
-        total = (scaled - peak[..., None]).exp_().sum(-1)
-        total = total if sinks is None else total + (sinks - peak).exp()
-        return peak.cpu().double() + total.cpu().double().log()
+        nothing = peak == -torch.inf  # a row that sees nothing: exp(−∞ − 0) = 0
+        from_here = peak.masked_fill(nothing, 0)
+        total = (scaled - from_here[..., None]).exp_().sum(-1)
+        total = total if sinks is None else total + (sinks - from_here).exp()
+        log_total = total.cpu().double().log().masked_fill(nothing.cpu(), 0)
+        return np.stack((peak.cpu().double().numpy(), log_total.numpy()))
 
-    def _keep(self, heads: Sequence[int], rows: Int[Tensor, " n"], logsumexp: Float[Tensor, "heads n"]) -> None:
-        """Keep what was not known: a logsumexp never changes, so that tiles taken at any time agree."""
-        kept, found = self._keeping(), logsumexp.cpu().double()
-        place = torch.tensor(list(heads), device="cpu")[:, None], rows[None]
+    def _keep_swept(self, heads: Sequence[int], logsumexp: Float[Tensor, "heads queries"]) -> None:
+        """Keep of a sweep what tiles can use; NaN, as of rows that are unknown, stands for the rest."""
+        found = logsumexp.cpu().double().numpy()
+        found = np.where(np.abs(found) <= REUSED, found, np.nan)
+        high = found.astype(np.float64 if self.problem.dtype == torch.float64 else np.float32).astype(np.float64)
+        self._keep(heads, torch.arange(self.problem.shape[1], device="cpu"), np.stack((high, found - high)))
+        self._swept.update(heads)
+
+    def _keep(self, heads: Sequence[int], rows: Int[Tensor, " n"], found: NDArray[np.float64]) -> None:
+        """Keep what was not known: what is kept never changes, so that tiles taken at any time agree."""
+        kept, place = self._keeping(), (slice(None), np.array(heads)[:, None], rows.numpy())
         with _KEEPING:
             known = kept[place]
-            kept[place] = known.where(~known.isnan(), found)
+            kept[place] = np.where(np.isnan(known[0]), found, known)
 
-    def _keeping(self) -> Float[Tensor, "heads queries"]:
+    def _kept_of(self, head: Int[Tensor, "*shape"], query: Int[Tensor, "*shape"]) -> tuple[Tensor, Tensor]:
+        """Peak and log_total of rows that are known."""
+        kept = self._keeping()[:, head.numpy(), query.numpy()]
+        return torch.from_numpy(kept[0]), torch.from_numpy(kept[1])
+
+    def _keeping(self) -> NDArray[np.float64]:
         """The table of what is kept, made when it is first needed."""
         with _KEEPING:
             if self._kept is None:
-                self._kept = torch.full(self.problem.shape[:2], torch.nan, dtype=torch.float64, device="cpu")
+                self._kept = np.full((2, *self.problem.shape[:2]), np.nan)
             return self._kept
 
     def _narrow(self, stage: Stage, numbers: Tensor) -> Tensor:
@@ -184,20 +239,23 @@ class Lookup:
         hint = "Give q and k in float64; weights and statistics do not need it."
         raise NonFiniteError(stage, f"numbers within {self.problem.dtype}", f"{largest:.3g}", hint)
 
-    def _head(self, head: int) -> Problem:
-        """The problem of one head."""
-        problem, shared = self.problem, head // self.problem.group
+    def _part(self, heads: range) -> Problem:
+        """The problem of a run of heads."""
+        problem, own = self.problem, slice(heads.start, heads.stop)
         return replace(
             problem,
-            q=problem.q[head : head + 1],
-            k=problem.k[shared : shared + 1],
-            sinks=None if problem.sinks is None else problem.sinks[head : head + 1],
-            bias=None if problem.bias is None else _HeadBias(problem.bias, head),
+            q=problem.q[own],
+            k=problem.k[self._shared(heads)],
+            sinks=None if problem.sinks is None else problem.sinks[own],
+            bias=None if problem.bias is None else tile.OfHeads(problem.bias, heads.start),
         )
 
-    def _wanted(self, head: int, wanted: Wanted) -> Wanted:
-        shared = head // self.problem.group
-        return replace(wanted, v=None if wanted.v is None else wanted.v[shared : shared + 1])
+    def _wanted(self, heads: range, wanted: Wanted) -> Wanted:
+        return replace(wanted, v=None if wanted.v is None else wanted.v[self._shared(heads)])
+
+    def _shared(self, heads: range) -> slice:
+        """The key heads of a run of heads."""
+        return slice(heads.start // self.problem.group, (heads.stop - 1) // self.problem.group + 1)
 
     @cached_property
     def _wide(self) -> Problem:
@@ -208,16 +266,6 @@ class Lookup:
     def spans(self) -> Spans:
         """The keys that can matter to each row."""
         return self.problem.mask.spans(*self.problem.shape[1:])
-
-
-class _HeadBias(Bias):
-    """The bias of one head, which is head 0 of its own problem."""
-
-    def __init__(self, bias: Bias, head: int) -> None:
-        self.bias, self.head = bias, head
-
-    def values(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return self.bias.values(head + self.head, query, key)
 
 
 class _Group(NamedTuple):
@@ -246,17 +294,35 @@ def as_range(index: Int[Tensor, " n"]) -> range | Int[Tensor, " n"]:
     return range(int(index[0]), int(index[-1]) + 1)
 
 
-def _softmax(scaled: Float[Tensor, "*rows keys"], logsumexp: Float[Tensor, "*rows"]) -> Float[Tensor, "*rows keys"]:
-    """exp(scaled − logsumexp), the float64 logsumexp taken off in two parts."""
-    logsumexp = logsumexp.masked_fill(logsumexp == -torch.inf, 0)  # all of such a row is −∞
-    high = logsumexp.to(scaled.dtype)
-    low = (logsumexp - high.double()).to(scaled.dtype)
-    return scaled.sub_(high.to(scaled.device)[..., None]).sub_(low.to(scaled.device)[..., None]).exp_()
+def _softmax(
+    scaled: Float[Tensor, "*rows keys"], peak: Float[Tensor, "*rows"], log_total: Float[Tensor, "*rows"]
+) -> Float[Tensor, "*rows keys"]:
+    """exp((scaled − peak) − log_total)."""
+    peak = peak.masked_fill(peak == -torch.inf, 0)  # all of such a row is −∞
+    for part in (peak, log_total):
+        scaled.sub_(part.to(scaled.dtype).to(scaled.device)[..., None])
+    return scaled.exp_()
 
 
 def _height(width: int) -> int:
     """How many rows of so many numbers one strip has."""
     return max(1, STRIP // max(1, width))
+
+
+def _runs(heads: Sequence[int], group: int) -> Iterator[range]:
+    """The heads as runs of neighbours that one sweep can take: whole groups, or heads of one group."""
+    cuts = [place for place in range(1, len(heads)) if heads[place] != heads[place - 1] + 1]
+    for start, stop in pairwise([0, *cuts, len(heads)]):
+        first, last = heads[start], heads[stop - 1] + 1
+        whole = -(-first // group) * group, last // group * group  # where the whole groups among them begin and end
+        yield from (range(*pair) for pair in pairwise(sorted({first, min(whole[0], last), max(whole[1], first), last})))
+
+
+def _ran(parts: Sequence[Swept]) -> tuple[str, str]:
+    """The kernels that ran, and why not faster ones: each reason with its kernel, where there are several."""
+    names = list(dict.fromkeys(part.kernel for part in parts))
+    reasons = [part.why if len(names) == 1 else f"{part.kernel}: {part.why}" for part in parts if part.why]
+    return " and ".join(names), " and ".join(dict.fromkeys(reasons))
 
 
 def _joined(parts: Sequence[Statistics]) -> Statistics:

@@ -37,7 +37,7 @@ class Cells(NamedTuple):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Summary:
-    """Exact statistics of an attention matrix; None for what was not asked for.
+    """Exact statistics of an attention matrix; None for what was not asked for, and for an unknown distance.
 
     Arrays are of the kind q is of, in float32, or float64 where q is; of a matrix without an axis of heads they have
     none. A query that sees no key has weights 0, output 0, entropy 0, distances 0 and logsumexp −∞ (with a sink: the
@@ -50,7 +50,7 @@ class Summary:
         top: `weights` and `keys` of the largest weights of each row, (heads, queries, top), in falling order; ties go
             to the lower key. A row that sees fewer keys is filled up with weight 0 at key −1.
         distance: `signed`, Σ_j w_ij (i − j), and `absolute`, Σ_j w_ij |i − j|, (heads, queries), tokens; i is the key
-            at which the query stands.
+            at which the query stands. None where nobody said which that is.
         received: Σ_i w_ij, (heads, keys), queries.
         cells: `sum` and `max` of the weights in each cell of a grid, and its edges.
         kernel: what computed it, as in "strips".
@@ -79,17 +79,21 @@ class Summary:
 
 def summarize(swept: Swept, grid: Grid | None, dtype: torch.dtype, give: Callable[[Tensor], Any]) -> Summary:
     """A sweep's statistics as the caller gets them, in one dtype: `give` turns each tensor into an array."""
+
+    def cast(tensor: Tensor) -> Any:
+        return give(tensor.to(dtype))
+
     found = swept.statistics
     cells = None
     if found.cells is not None and grid is not None:
-        cells = Cells(give(found.cells.sum), give(found.cells.max), *grid)
+        cells = Cells(cast(found.cells.sum), cast(found.cells.max), *grid)
     return Summary(
-        logsumexp=give(found.logsumexp.to(dtype)),
-        output=None if found.output is None else give(found.output),
-        entropy=None if found.entropy is None else give(found.entropy),
-        top=None if found.top is None else Top(*map(give, found.top)),
-        distance=None if found.distance is None else Distance(*map(give, found.distance)),
-        received=None if found.received is None else give(found.received),
+        logsumexp=cast(found.logsumexp),
+        output=None if found.output is None else cast(found.output),
+        entropy=None if found.entropy is None else cast(found.entropy),
+        top=None if found.top is None else Top(cast(found.top.weights), give(found.top.keys)),
+        distance=None if found.distance is None else Distance(*map(cast, found.distance)),
+        received=None if found.received is None else cast(found.received),
         cells=cells,
         kernel=swept.kernel,
         why=swept.why,

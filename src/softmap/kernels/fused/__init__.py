@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from types import ModuleType
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 WIDEST = 256  # d_k and d_v: a strip's q and output stay in the second-level cache
 MOST_TOP = 64  # TOP_LIMIT in top.h
 REACH = 1e38  # how large a bias may be
+LARGEST = torch.finfo(torch.float32).max
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -56,6 +58,12 @@ def missing() -> str:
     return "the compiled kernel is not built (install softmap where a C++ compiler is)"
 
 
+def broken(instructions: str) -> str:
+    """What is wrong with the module of an instruction set that is there but does not load; empty where nothing is."""
+    available()
+    return f"does not load ({_broken[instructions]})" if instructions in _broken else ""
+
+
 def refusal(problem: Problem, wanted: Wanted) -> str | None:
     """Why it cannot serve; None where it can."""
     widths = {"d_k": problem.q.shape[2], "d_v": 0 if wanted.v is None else wanted.v.shape[2]}
@@ -67,7 +75,7 @@ def refusal(problem: Problem, wanted: Wanted) -> str | None:
         f"top above {MOST_TOP}": wanted.top > MOST_TOP,
     }
     found = next((reason for reason, holds in reasons.items() if holds), None)
-    return "a scale beyond float32's reach" if found is None and not _scale_fits(problem) else found
+    return found or _out_of_reach(problem, wanted)
 
 
 def sweep(problem: Problem, wanted: Wanted, instructions: str) -> Statistics:
@@ -139,17 +147,53 @@ def _module(name: str) -> ModuleType | None:
         return None
 
 
+def _out_of_reach(problem: Problem, wanted: Wanted) -> str | None:
+    """Which numbers float32 as it is used here does not hold, though their dtype does."""
+    if not _scale_fits(problem):
+        return "a scale beyond float32's reach"
+    if _denormals_count(problem):
+        return "numbers so large that denormals count beside them"
+    if not _values_fit(wanted):
+        return "values whose sum may overflow float32"
+    return None
+
+
+def _factor(problem: Problem) -> float:
+    """What q is multiplied by at first."""
+    return abs(problem.scale) * (math.log2(math.e) if problem.softcap is None else 1 / problem.softcap)
+
+
 def _scale_fits(problem: Problem) -> bool:
     """Whether q times the kernel's factor, and its products with k, stay within float32 as the scaled scores do.
 
     The factor is all that scores are multiplied by at first. One from 1e-18 to 1, as models have, leaves room enough on
     either side.
     """
-    factor = abs(problem.scale) * (math.log2(math.e) if problem.softcap is None else 1 / problem.softcap)
+    factor = _factor(problem)
     if factor <= 1:
         return factor >= 1e-18 or factor == 0
     bound = factor * max(1.0, largest(problem.q)) * max(1.0, largest(problem.k) * problem.q.shape[2])
-    return bound < torch.finfo(torch.float32).max / 4
+    return bound < LARGEST / 4
+
+
+def _denormals_count(problem: Problem) -> bool:
+    """Whether denormals of q or k, which are 0 here, could move a scaled score by more than 1e-8."""
+    d = problem.q.shape[2]
+    most = 1e30 / (d * max(1.0, _factor(problem)) * (problem.softcap or 1.0))
+    product = problem.bound / (d * max(1.0, abs(problem.scale)))  # of the largest of q and the largest of k
+    # Each head's first token tells mostly that the other array has none so large, without a look at all of it.
+    return any(
+        product >= largest(one[:, :1]) * most and largest(other) >= most
+        for one, other in ((problem.q, problem.k), (problem.k, problem.q))
+    )
+
+
+def _values_fit(wanted: Wanted) -> bool:
+    """Whether the output stays finite before it is divided by the row's total, where a weight is up to 1."""
+    v = wanted.v
+    if v is None or torch.finfo(v.dtype).max * v.shape[1] < LARGEST / 4:
+        return True
+    return largest(v) * v.shape[1] < LARGEST / 4
 
 
 def _cells(heads: int, grid: Grid | None) -> Cells | None:
@@ -171,21 +215,38 @@ def _rows_without_gaps(tensor: Tensor) -> Tensor:
 
 def _added(problem: Problem, spans: Spans) -> Callable[[int, int, int, int, int], Float[Tensor, "rows keys"]]:
     """What is added to the scaled scores of a strip: the bias, and −∞ where the mask hides what its spans do not."""
+    bias_alone = replace(problem, scale=1.0, softcap=None)  # of scores of 0, which need no cap
+    inference = torch.is_inference_mode_enabled()  # a thread's own, and the kernel's threads ask too
 
     def added(head: int, row_start: int, row_stop: int, key_start: int, key_stop: int) -> Tensor:
         rows, keys = range(row_start, row_stop), range(key_start, key_stop)
-        nothing = torch.zeros(1, len(rows), len(keys), dtype=torch.float32, device="cpu")
-        strip = scaled(problem, nothing, rows, keys, [head], spans)[0]
-        return _within_reach(strip)
+        with torch.inference_mode(inference), torch.no_grad():
+            nothing = torch.zeros(len(rows), len(keys), dtype=torch.float32, device="cpu")
+            if problem.bias is None:
+                return nothing.masked_fill_(~problem.mask.strip(rows, keys), -torch.inf)
+            return _within_reach(scaled(bias_alone, nothing[None], rows, keys, [head], spans)[0], problem.bound)
 
     return added
 
 
-def _within_reach(strip: Float[Tensor, "rows keys"]) -> Float[Tensor, "rows keys"]:
+def _within_reach(strip: Float[Tensor, "rows keys"], bound: float) -> Float[Tensor, "rows keys"]:
     """Leave room for the kernel's factor of log2(e). Models that hide keys by float32's lowest number keep their rule:
     a row that has nothing else is spread evenly, not empty.
+
+    Args:
+        strip: all that is added to these rows.
+        bound: what no score exceeds in magnitude.
     """
     if float(strip.amax()) > REACH:
         hint = "Subtract a constant from the bias: only differences matter to a row."
         raise NonFiniteError("bias", f"numbers up to {REACH:g}", f"{float(strip.amax()):g}", hint)
-    return torch.where(strip < -REACH, strip.clamp(min=-REACH).masked_fill(strip == -torch.inf, -torch.inf), strip)
+    low = (strip < -REACH) & (strip != -torch.inf)
+    if not bool(low.any()):
+        return strip
+    highest = strip.amax(-1, keepdim=True)
+    lost = low & (strip < highest) & (highest <= 2 * bound - REACH)  # raised, they would not stay far below
+    if bool(lost.any()):
+        hint = "Hide keys by −inf, or add a constant to the bias: only differences matter to a row."
+        expected = f"numbers down to {-REACH:g} in a row that has none far above"
+        raise NonFiniteError("bias", expected, f"{float(strip[lost][0]):g}", hint)
+    return strip.masked_fill(low, -REACH)

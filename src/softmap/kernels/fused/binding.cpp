@@ -51,8 +51,8 @@ typename A::Scalar* data_of(const char* name, const std::optional<A>& array, Siz
 }
 
 // Copies what the Python function gives for these rows and keys.
-void add_from(const nb::callable& added, int64_t head, int64_t row0, int64_t row1, int64_t key0, int64_t key1, float* out,
-              int64_t stride) {
+void add_from(const nb::callable& added, int64_t head, int64_t row0, int64_t row1, int64_t key0, int64_t key1,
+              float* out, int64_t stride) {
   const nb::gil_scoped_acquire lock;
   const auto strip = nb::cast<Array<const float, 2>>(added(head, row0, row1, key0, key1));
   if (int64_t(strip.shape(0)) != row1 - row0 || int64_t(strip.shape(1)) != key1 - key0)
@@ -63,14 +63,15 @@ void add_from(const nb::callable& added, int64_t head, int64_t row0, int64_t row
   }
 }
 
-void sweep_arrays(const AnyFloats& q, const AnyFloats& k, const std::optional<AnyFloats>& v, double scale, double softcap,
-                  const Maybe<const float, 1>& sinks, const Array<const int64_t, 1>& start,
+void sweep_arrays(const AnyFloats& q, const AnyFloats& k, const std::optional<AnyFloats>& v, double scale,
+                  double softcap, const Maybe<const float, 1>& sinks, const Array<const int64_t, 1>& start,
                   const Array<const int64_t, 1>& stop, int64_t offset, const std::optional<nb::callable>& added,
                   const Maybe<double, 2>& logsumexp, const Maybe<float, 3>& output, const Maybe<float, 2>& entropy,
                   const Maybe<float, 2>& signed_distance, const Maybe<float, 2>& distance,
-                  const Maybe<float, 3>& top_weights, const Maybe<int64_t, 3>& top_keys, const Maybe<float, 2>& received,
-                  const Maybe<const int64_t, 1>& row_edges, const Maybe<const int64_t, 1>& key_edges,
-                  const Maybe<float, 3>& cell_sum, const Maybe<float, 3>& cell_max, int threads, bool interruptible) {
+                  const Maybe<float, 3>& top_weights, const Maybe<int64_t, 3>& top_keys,
+                  const Maybe<float, 2>& received, const Maybe<const int64_t, 1>& row_edges,
+                  const Maybe<const int64_t, 1>& key_edges, const Maybe<float, 3>& cell_sum,
+                  const Maybe<float, 3>& cell_max, int threads, bool interruptible) {
   Job job;
   job.heads = q.shape(0), job.queries = q.shape(1), job.depth = int(q.shape(2));
   job.kv_heads = k.shape(0), job.keys = k.shape(1);
@@ -91,9 +92,8 @@ void sweep_arrays(const AnyFloats& q, const AnyFloats& k, const std::optional<An
   for (int64_t i = 0; i < job.queries; i++)
     if (job.start[i] < 0 || job.stop[i] > job.keys) refuse("start and stop", "within the keys");
   if (added)
-    job.added = [&added](int64_t head, int64_t row0, int64_t row1, int64_t key0, int64_t key1, float* out, int64_t stride) {
-      add_from(*added, head, row0, row1, key0, key1, out, stride);
-    };
+    job.added = [&added](int64_t head, int64_t row0, int64_t row1, int64_t key0, int64_t key1, float* out,
+                         int64_t stride) { add_from(*added, head, row0, row1, key0, key1, out, stride); };
 
   job.logsumexp = data_of("logsumexp", logsumexp, job.heads, job.queries);
   job.output = data_of("output", output, job.heads, job.queries, job.width);

@@ -5,9 +5,9 @@
 // 2^x for x <= 0; exactly 0 below -126.5 (and for -inf), exactly 1 at 0. x is clamped to -127 in place, so that
 // e * x is 0, not NaN, for a hidden key.
 //
-// x is split into a whole number n and a rest r in [-0.5, 0.5] by adding a number so large that only whole steps remain.
-// Its low bits then hold n + 127, the exponent of 2^n as a float stores it. 2^r is a polynomial of degree 5 with
-// 2^0 = 1 exact (minimax over [-0.5, 0.5], largest relative error 1.8e-7 / 2).
+// x is split into a whole number n and a rest r in [-0.5, 0.5] by adding a number so large that only whole steps
+// remain. Its low bits then hold n + 127, the exponent of 2^n as a float stores it. 2^r is a polynomial of degree 5
+// with 2^0 = 1 exact (minimax over [-0.5, 0.5], largest relative error 1.8e-7 / 2).
 SOFTMAP_INLINE Vec exp2_of(Vec& x) {
   x = larger(x, splat(-127.f));
   const Vec shift = splat(12582912.f + 127.f);  // 1.5 * 2^23 + 127

@@ -57,6 +57,11 @@ class Memory {
   static void give_back(void* data, size_t bytes) noexcept {
     Memory& memory = shared();
     const std::lock_guard<std::mutex> guard(memory.lock);
+    while (bytes <= LIMIT && memory.kept_bytes + bytes > LIMIT) {  // sizes that do not come again make room
+      std::free(memory.kept.front().data);
+      memory.kept_bytes -= memory.kept.front().bytes;
+      memory.kept.erase(memory.kept.begin());
+    }
     if (memory.kept_bytes + bytes <= LIMIT) try {
         memory.kept.push_back({data, bytes});
         memory.kept_bytes += bytes;

@@ -40,11 +40,10 @@ typedef float Four __attribute__((vector_size(16)));
 SOFTMAP_INLINE void turn_four(const float* from, size_t from_stride, float* to, size_t to_stride) {
   Four a[4];
   SOFTMAP_UNROLL for (int i = 0; i < 4; i++) std::memcpy(&a[i], from + i * from_stride, sizeof(Four));
-  const Four low = __builtin_shufflevector(a[0], a[1], 0, 4, 1, 5), high = __builtin_shufflevector(a[0], a[1], 2, 6, 3, 7);
-  const Four low2 = __builtin_shufflevector(a[2], a[3], 0, 4, 1, 5), high2 = __builtin_shufflevector(a[2], a[3], 2, 6, 3, 7);
-  const Four turned[4] = {
-      __builtin_shufflevector(low, low2, 0, 1, 4, 5), __builtin_shufflevector(low, low2, 2, 3, 6, 7),
-      __builtin_shufflevector(high, high2, 0, 1, 4, 5), __builtin_shufflevector(high, high2, 2, 3, 6, 7)};
+  const Four low = SOFTMAP_SHUFFLE(a[0], a[1], 0, 4, 1, 5), high = SOFTMAP_SHUFFLE(a[0], a[1], 2, 6, 3, 7);
+  const Four low2 = SOFTMAP_SHUFFLE(a[2], a[3], 0, 4, 1, 5), high2 = SOFTMAP_SHUFFLE(a[2], a[3], 2, 6, 3, 7);
+  const Four turned[4] = {SOFTMAP_SHUFFLE(low, low2, 0, 1, 4, 5), SOFTMAP_SHUFFLE(low, low2, 2, 3, 6, 7),
+                          SOFTMAP_SHUFFLE(high, high2, 0, 1, 4, 5), SOFTMAP_SHUFFLE(high, high2, 2, 3, 6, 7)};
   SOFTMAP_UNROLL for (int i = 0; i < 4; i++) std::memcpy(to + i * to_stride, &turned[i], sizeof(Four));
 }
 

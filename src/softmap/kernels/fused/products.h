@@ -2,8 +2,8 @@
 //
 // Each step along the inner dimension loads V vectors and broadcasts one number for each of R rows, for R * V fused
 // multiply-adds. AVX-512 has 32 registers: 4 x 4 or 8 x 2 accumulators keep both units busy at 8 to 10 loads for 16
-// multiply-adds. AVX2 and SSE have 16: 6 x 2. A tile of k of depth 64 is half of a 32 KiB first-level cache; deeper ones
-// are taken in two halves of 32 keys (8 x 2), so that they still fit beside the rows of q.
+// multiply-adds. AVX2 and SSE have 16: 6 x 2. A tile of k of depth 64 is half of a 32 KiB first-level cache; deeper
+// ones are taken in two halves of 32 keys (8 x 2), so that they still fit beside the rows of q.
 #pragma once
 #include <type_traits>
 
@@ -13,20 +13,28 @@ constexpr int TILE = 64;  // keys of a tile: 4 vectors of AVX-512, one row of sc
 constexpr int ROWS = 64;  // queries of a strip: enough that a tile of k, once loaded, is used 64 times
 
 #if defined(__AVX512F__)
-struct Narrow { static constexpr int rows = 4, vectors = 4; };
-struct Wide { static constexpr int rows = 8, vectors = 2; };
+struct Narrow {
+  static constexpr int rows = 4, vectors = 4;
+};
+struct Wide {
+  static constexpr int rows = 8, vectors = 2;
+};
 #elif defined(__aarch64__)
-struct Narrow { static constexpr int rows = 8, vectors = 2; };
+struct Narrow {
+  static constexpr int rows = 8, vectors = 2;
+};
 typedef Narrow Wide;
 #else
-struct Narrow { static constexpr int rows = 6, vectors = 2; };
+struct Narrow {
+  static constexpr int rows = 6, vectors = 2;
+};
 typedef Narrow Wide;
 #endif
 
 // scores[R][V vectors] = q[R][depth] k[depth][V vectors], and for each row the maximum of its vectors, lane by lane.
 template <int R, int V>
-SOFTMAP_INLINE void score_block(const float* __restrict q, int depth, const float* __restrict k, float* __restrict scores,
-                                float* __restrict peaks, size_t peak_stride, bool first) {
+SOFTMAP_INLINE void score_block(const float* __restrict q, int depth, const float* __restrict k,
+                                float* __restrict scores, float* __restrict peaks, size_t peak_stride, bool first) {
   Vec sum[R][V];
   SOFTMAP_UNROLL for (int r = 0; r < R; r++) SOFTMAP_UNROLL for (int c = 0; c < V; c++) sum[r][c] = Vec{};
   SOFTMAP_UNROLL_4
@@ -54,8 +62,8 @@ template <int R, int V>
 SOFTMAP_INLINE void output_block(const float* __restrict weights, const float* __restrict v, int width,
                                  float* __restrict output) {
   Vec sum[R][V];
-  SOFTMAP_UNROLL for (int r = 0; r < R; r++)
-    SOFTMAP_UNROLL for (int c = 0; c < V; c++) sum[r][c] = load(output + size_t(r) * width + c * LANES);
+  SOFTMAP_UNROLL for (int r = 0; r < R; r++) SOFTMAP_UNROLL for (int c = 0; c < V; c++) sum[r][c] =
+      load(output + size_t(r) * width + c * LANES);
   SOFTMAP_UNROLL_4
   for (int j = 0; j < TILE; j++) {
     Vec value[V];
@@ -65,8 +73,8 @@ SOFTMAP_INLINE void output_block(const float* __restrict weights, const float* _
       SOFTMAP_UNROLL for (int c = 0; c < V; c++) sum[r][c] += weight * value[c];
     }
   }
-  SOFTMAP_UNROLL for (int r = 0; r < R; r++)
-    SOFTMAP_UNROLL for (int c = 0; c < V; c++) store(output + size_t(r) * width + c * LANES, sum[r][c]);
+  SOFTMAP_UNROLL for (int r = 0; r < R; r++) SOFTMAP_UNROLL for (int c = 0; c < V; c++)
+      store(output + size_t(r) * width + c * LANES, sum[r][c]);
 }
 
 // Calls f(R, row) for blocks of R rows, then of R / 2, ..., 1, so that every row count is served without padding.
@@ -78,8 +86,8 @@ SOFTMAP_INLINE void in_row_blocks(int row, int rows, F&& f) {
   }
 }
 
-// The scores of all rows of a strip with one tile of k, and their peaks. Meanwhile `next`, the tile that comes after it,
-// is fetched into the second-level cache, a few lines with each block.
+// The scores of all rows of a strip with one tile of k, and their peaks. Meanwhile `next`, the tile that comes after
+// it, is fetched into the second-level cache, a few lines with each block.
 template <class Shape>
 static void score_tile(const float* q, int rows, int depth, const float* k, const float* next, float* scores,
                        float* peaks, size_t peak_stride) {

@@ -22,6 +22,14 @@
 #define SOFTMAP_UNROLL_4 _Pragma("GCC unroll 4")
 #endif
 
+// The lanes of two vectors of four in another order. GCC has Clang's word for it since version 12.
+#if defined(__clang__) || __GNUC__ >= 12
+#define SOFTMAP_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+typedef int32_t FourLanes __attribute__((vector_size(16)));
+#define SOFTMAP_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, FourLanes{__VA_ARGS__})
+#endif
+
 #if defined(__AVX512F__)
 constexpr int LANES = 16;
 #elif defined(__AVX__)
@@ -81,15 +89,15 @@ SOFTMAP_INLINE uint32_t at_least(Vec a, Vec b) {
 SOFTMAP_INLINE float sum_of(Vec v) {
   float x[LANES];
   store(x, v);
-  SOFTMAP_UNROLL for (int half = LANES / 2; half > 0; half /= 2)
-    SOFTMAP_UNROLL for (int i = 0; i < half; i++) x[i] += x[i + half];
+  SOFTMAP_UNROLL for (int half = LANES / 2; half > 0; half /= 2) SOFTMAP_UNROLL for (int i = 0; i < half; i++) x[i] +=
+      x[i + half];
   return x[0];
 }
 SOFTMAP_INLINE float largest_of(Vec v) {
   float x[LANES];
   store(x, v);
-  SOFTMAP_UNROLL for (int half = LANES / 2; half > 0; half /= 2)
-    SOFTMAP_UNROLL for (int i = 0; i < half; i++) x[i] = x[i] > x[i + half] ? x[i] : x[i + half];
+  SOFTMAP_UNROLL for (int half = LANES / 2; half > 0; half /= 2) SOFTMAP_UNROLL for (int i = 0; i < half; i++) x[i] =
+      x[i] > x[i + half] ? x[i] : x[i + half];
   return x[0];
 }
 

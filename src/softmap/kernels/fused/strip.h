@@ -4,8 +4,8 @@
 //   1. score   a group's scores by the first product, and their maxima
 //   2. weigh   exp2(score - row maximum) in place, sums, and the second product, while the numbers are in the cache
 //   3. column  once a row's sum is known: what each key and each cell receives
-// A row's maximum is that of its groups so far. When a later group raises it, what was summed is scaled down; each group
-// remembers the maximum its numbers are relative to. All is in powers of 2: scale · log2(e) is folded into q.
+// A row's maximum is that of its groups so far. When a later group raises it, what was summed is scaled down; each
+// group remembers the maximum its numbers are relative to. All is in powers of 2: scale · log2(e) is folded into q.
 #pragma once
 #include <cmath>
 #include <vector>
@@ -16,9 +16,11 @@
 #include "top.h"
 
 constexpr double LOG2_E = 1.4426950408889634, LN_2 = 0.6931471805599453;
-constexpr int64_t WHOLE_TILES = 256;  // rows up to 16,384 keys are one group: a strip of 4 MiB, read back from level 2 and 3
-constexpr int64_t PART_TILES = 8;     // 512 keys
-constexpr int64_t GROUP_TILES = 16;   // longer ones go by 1,024 keys: 256 KiB, which stay in level 2 until they are weighed
+constexpr int64_t WHOLE_TILES =
+    256;  // rows up to 16,384 keys are one group: a strip of 4 MiB, read back from level 2 and 3
+constexpr int64_t PART_TILES = 8;  // 512 keys
+constexpr int64_t GROUP_TILES =
+    16;  // longer ones go by 1,024 keys: 256 KiB, which stay in level 2 until they are weighed
 
 // The keys and values of some heads, packed once for all strips.
 struct Packed {
@@ -43,18 +45,18 @@ class Strip {
   const int64_t group_tiles;
   const size_t peak_stride;  // of a row's maxima; not a power of two, whose lines would share one set of the cache
   Buffer<float> q, scores, peaks, part, output, added;  // part: the output of the last few tiles
-  RowSums mass, weighted, signed_distance, ahead;  // of e, e x, e (i - j), and e (j - i) where j is after i
-  float maximum[ROWS];    // of each row's scores so far
-  float reference[ROWS];  // the same, but 0 where no key was seen yet, so that -inf - reference is -inf
-  float unit[ROWS];       // the weight of a score at the row's maximum
-  float log_unit[ROWS];   // its log2
+  RowSums mass, weighted, signed_distance, ahead;       // of e, e x, e (i - j), and e (j - i) where j is after i
+  float maximum[ROWS];                                  // of each row's scores so far
+  float reference[ROWS];             // the same, but 0 where no key was seen yet, so that -inf - reference is -inf
+  float unit[ROWS];                  // the weight of a score at the row's maximum
+  float log_unit[ROWS];              // its log2
   std::vector<float> group_maximum;  // (groups, ROWS): the maximum each group's numbers are relative to
   std::vector<TopList> tops;
   TopFinder finder;
   void (Strip::*weigh_some)(float*, int, int, int64_t);  // weigh_rows for the statistics that are wanted
 
   int64_t head = 0, row0 = 0, tile0 = 0, tile1 = 0;
-  int64_t all_from = 0, all_to = 0;  // the keys that every row of the strip sees, where it sees a range at all
+  int64_t all_from = 0, all_to = 0;  // the keys that every row of the strip sees; none where a row sees nothing
   int rows = 0;
 
   float* tile_scores(int64_t tile) { return scores + size_t(tile - tile0) * ROWS * TILE; }
@@ -63,14 +65,21 @@ class Strip {
  public:
   // max_tiles: the most tiles that a strip of this job sees.
   Strip(const Job& job, const KeyCells& cells, int64_t max_tiles, int width)
-      : job(job), cells(cells), group_tiles(max_tiles <= WHOLE_TILES ? WHOLE_TILES : GROUP_TILES),
-        peak_stride(size_t(max_tiles + 1) * LANES), q(size_t(ROWS) * job.depth),
-        scores(size_t(max_tiles) * ROWS * TILE), peaks(peak_stride * ROWS), part(size_t(ROWS) * width),
+      : job(job),
+        cells(cells),
+        group_tiles(max_tiles <= WHOLE_TILES ? WHOLE_TILES : GROUP_TILES),
+        peak_stride(size_t(max_tiles + 1) * LANES),
+        q(size_t(ROWS) * job.depth),
+        scores(size_t(max_tiles) * ROWS * TILE),
+        peaks(peak_stride * ROWS),
+        part(size_t(ROWS) * width),
         output(size_t(ROWS) * width),
         added(job.added ? size_t(max_tiles) * ROWS * TILE : 0),
-        group_maximum(size_t((max_tiles + group_tiles - 1) / group_tiles + 1) * ROWS), tops(job.top ? ROWS : 0),
-        weigh_some(job.entropy ? job.distance ? &Strip::weigh_rows<true, true> : &Strip::weigh_rows<true, false>
-                   : job.distance ? &Strip::weigh_rows<false, true> : &Strip::weigh_rows<false, false>) {}
+        group_maximum(size_t((max_tiles + group_tiles - 1) / group_tiles + 1) * ROWS),
+        tops(job.top ? ROWS : 0),
+        weigh_some(job.entropy    ? job.distance ? &Strip::weigh_rows<true, true> : &Strip::weigh_rows<true, false>
+                   : job.distance ? &Strip::weigh_rows<false, true>
+                                  : &Strip::weigh_rows<false, false>) {}
 
   void run(Packed& packed, int64_t head_, int64_t packed_head, int64_t first_row, int row_count, Sums& sums) {
     head = head_, row0 = first_row, rows = row_count;
@@ -112,7 +121,8 @@ class Strip {
     for (int r = 0; r < rows; r++) {
       float* row = q + size_t(r) * job.depth;
       read_row(job.q, head, row0 + r, job.depth, row);
-      for (int i = 0; i < job.depth; i++) row[i] = float(row[i] * factor);  // as a float, the factor's own rounding shows
+      for (int i = 0; i < job.depth; i++)
+        row[i] = float(row[i] * factor);  // as a float, the factor's own rounding shows
       maximum[r] = -INFINITY;
     }
     for (RowSums* sums : {&mass, &weighted, &signed_distance, &ahead}) std::fill(sums->total, sums->total + rows, 0.);
@@ -134,8 +144,7 @@ class Strip {
       const float* next = packed.key_tile(packed_head, std::min(tile + 1, packed.tiles - 1));
       if (job.depth <= 64)
         score_tile<Narrow>(q, rows, job.depth, k, next, tile_scores(tile), tile_peaks(tile), peak_stride);
-      else
-        score_tile<Wide>(q, rows, job.depth, k, next, tile_scores(tile), tile_peaks(tile), peak_stride);
+      else score_tile<Wide>(q, rows, job.depth, k, next, tile_scores(tile), tile_peaks(tile), peak_stride);
       const bool partly_hidden = tile * TILE < all_from || (tile + 1) * TILE > all_to;
       if (partly_hidden || job.added || job.softcap) adjust(tile, partly_hidden);
     }
@@ -190,7 +199,8 @@ class Strip {
     const float factor = std::exp2(fall);
     weighted.total[r] = (weighted.total[r] + mass.total[r] * double(fall)) * double(factor);
     for (RowSums* sums : {&mass, &signed_distance, &ahead}) sums->total[r] *= double(factor);
-    for (int i = 0; i < width; i += LANES) store(output + size_t(r) * width + i, load(output + size_t(r) * width + i) * factor);
+    for (int i = 0; i < width; i += LANES)
+      store(output + size_t(r) * width + i, load(output + size_t(r) * width + i) * factor);
   }
 
   void weigh(Packed& packed, int64_t packed_head, int64_t tile) {
@@ -200,7 +210,8 @@ class Strip {
     const bool narrow = packed.width == Narrow::vectors * LANES;
     const int lines = TILE * packed.width / 16, lines_a_row = (lines + rows - 1) / rows;
     const float* next = packed.value_tile(packed_head, std::min(tile + 1, packed.tiles - 1));
-    // The first columns of the output right after each few rows' exponentials, while these are in the first-level cache.
+    // The first columns of the output right after each few rows' exponentials, while these are in the first-level
+    // cache.
     const auto block = [&](auto shape) {
       typedef decltype(shape) Shape;
       constexpr int columns = Shape::vectors * LANES;
@@ -280,7 +291,7 @@ class Strip {
         key_unit = share / total;
       }
       const double log_total = std::log2(total), log_key_unit = job.sinks ? std::log2(key_unit) : -log_total;
-      unit[r] = float(key_unit), log_unit[r] = float(log_key_unit);
+      unit[r] = float(key_unit), log_unit[r] = key_unit > 0 ? float(log_key_unit) : -INFINITY;
       if (job.logsumexp) job.logsumexp[at] = (highest + log_total) * LN_2;
       if (job.entropy)
         job.entropy[at] =
@@ -333,7 +344,8 @@ class Strip {
         else sum_columns<false>(e, weight, from, to, column, largest);
         if (job.received) {
           float* received = sums.received + size_t(tile - sums.first_tile) * TILE;
-          SOFTMAP_UNROLL for (int j = 0; j < TILE; j += LANES) store(received + j, load(received + j) + load(column + j));
+          SOFTMAP_UNROLL for (int j = 0; j < TILE; j += LANES)
+              store(received + j, load(received + j) + load(column + j));
         }
         if (cut) add_to_cells(sums, cell_row, tile, column, largest);
         else if (job.cell_sum)
@@ -396,10 +408,12 @@ class Strip {
 
   // The largest weight of a tile, from the maxima of its scores: 2^(score - maximum + log2(unit)) is monotone.
   float tile_maximum(int64_t tile, int from, int to) {
-    Vec highest = splat(-INFINITY);
+    Vec even = splat(-INFINITY), odd = even;  // two at a time: a maximum waits for the one before it
     const float* peak = tile_peaks(tile);
-    for (int r = from; r < to; r++)
-      if (unit[r] > 0) highest = larger(highest, (load(peak + r * peak_stride) - maximum[r]) + log_unit[r]);
-    return std::exp2(largest_of(highest));
+    const auto log_weight = [&](int r) { return (load(peak + r * peak_stride) - reference[r]) + log_unit[r]; };
+    int r = from;
+    for (; r + 1 < to; r += 2) even = larger(even, log_weight(r)), odd = larger(odd, log_weight(r + 1));
+    if (r < to) even = larger(even, log_weight(r));
+    return std::exp2(largest_of(larger(even, odd)));
   }
 };

@@ -1,7 +1,7 @@
 // What each key receives, and the cells: sums down the columns, which many strips add to.
 //
-// A chunk of strips adds into sums of its own, and the chunks are added up in their order: so the result does not depend
-// on which thread took which chunk, and no float is added to more often than there are rows in a chunk.
+// A chunk of strips adds into sums of its own, and the chunks are added up in their order: so the result does not
+// depend on which thread took which chunk, and no float is added to more often than there are rows in a chunk.
 #pragma once
 #include <algorithm>
 #include <vector>
@@ -36,10 +36,10 @@ inline int64_t cell_row_of(const Job& job, int64_t query) {
 
 // One chunk's part of the sums of one head.
 struct Sums {
-  int64_t first_tile = 0, tiles = 0;     // the tiles its rows see
-  Buffer<float> received;                // (tiles, TILE)
+  int64_t first_tile = 0, tiles = 0;  // the tiles its rows see
+  Buffer<float> received;             // (tiles, TILE)
   int64_t first_cell_row = 0, cell_rows = 0, cell_keys = 0;
-  std::vector<double> cell_sum;          // (cell_rows, cell_keys)
+  std::vector<double> cell_sum;  // (cell_rows, cell_keys)
   std::vector<float> cell_max;
 
   void add(int64_t cell_row, int64_t cell_key, float sum, float max) {

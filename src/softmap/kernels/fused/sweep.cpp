@@ -40,9 +40,12 @@ class Sweep {
 
  public:
   explicit Sweep(const Job& job)
-      : job(job), team(job.threads, job.check_interrupt), cells(job),
+      : job(job),
+        team(job.threads, job.check_interrupt),
+        cells(job),
         chunk_rows(((job.queries + ROWS - 1) / ROWS + CHUNKS - 1) / CHUNKS * ROWS),
-        chunks((job.queries + chunk_rows - 1) / chunk_rows), heads(new Head[size_t(job.heads)]),
+        chunks((job.queries + chunk_rows - 1) / chunk_rows),
+        heads(new Head[size_t(job.heads)]),
         strips(size_t(team.size())) {
     packed.tiles = (job.keys + TILE - 1) / TILE;
     packed.depth = job.depth;

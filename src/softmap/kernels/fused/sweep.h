@@ -18,12 +18,12 @@ struct Input {  // (heads, rows, columns)
 
 struct Job {
   int64_t heads = 0, kv_heads = 0, queries = 0, keys = 0;
-  int depth = 0, width = 0;  // d_k, d_v
-  Input q, k, v;             // v.data null: no output
-  double scale = 1, softcap = 0;           // softcap 0: none
-  const float* sinks = nullptr;            // (heads), or null
+  int depth = 0, width = 0;                         // d_k, d_v
+  Input q, k, v;                                    // v.data null: no output
+  double scale = 1, softcap = 0;                    // softcap 0: none
+  const float* sinks = nullptr;                     // (heads), or null
   const int64_t *start = nullptr, *stop = nullptr;  // (queries): query i may see keys start[i] to stop[i] alone
-  int64_t offset = 0;                      // the key at which query 0 stands: where distances are counted from
+  int64_t offset = 0;                               // the key at which query 0 stands: where distances are counted from
 
   // Where a mask is more than start and stop, or there is a bias: writes what is to be added to the scaled scores of
   // these rows and keys (-inf: hidden) to out, `stride` numbers from row to row. Called from all threads.
@@ -31,17 +31,17 @@ struct Job {
       added;
 
   // Results; null where not wanted.
-  double* logsumexp = nullptr;                                // (heads, queries), nats; to take off large scores
-  float* output = nullptr;                                    // (heads, queries, width)
-  float* entropy = nullptr;                                   // (heads, queries), nats
-  float *signed_distance = nullptr, *distance = nullptr;      // (heads, queries), both or neither
-  int top = 0;                                                // at most 64
-  float* top_weights = nullptr;                               // (heads, queries, top)
-  int64_t* top_keys = nullptr;                                // (heads, queries, top)
-  float* received = nullptr;                                  // (heads, keys)
-  int64_t cell_rows = 0, cell_keys = 0;                       // cells in each direction
-  const int64_t *row_edges = nullptr, *key_edges = nullptr;   // (cell_rows + 1), (cell_keys + 1)
-  float *cell_sum = nullptr, *cell_max = nullptr;             // (heads, cell_rows, cell_keys), both or neither
+  double* logsumexp = nullptr;                               // (heads, queries), nats; to take off large scores
+  float* output = nullptr;                                   // (heads, queries, width)
+  float* entropy = nullptr;                                  // (heads, queries), nats
+  float *signed_distance = nullptr, *distance = nullptr;     // (heads, queries), both or neither
+  int top = 0;                                               // at most 64
+  float* top_weights = nullptr;                              // (heads, queries, top)
+  int64_t* top_keys = nullptr;                               // (heads, queries, top)
+  float* received = nullptr;                                 // (heads, keys)
+  int64_t cell_rows = 0, cell_keys = 0;                      // cells in each direction
+  const int64_t *row_edges = nullptr, *key_edges = nullptr;  // (cell_rows + 1), (cell_keys + 1)
+  float *cell_sum = nullptr, *cell_max = nullptr;            // (heads, cell_rows, cell_keys), both or neither
 
   int threads = 1;
   std::function<void()> check_interrupt;  // called now and then from the calling thread; throws to stop the sweep

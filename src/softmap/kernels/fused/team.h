@@ -1,5 +1,5 @@
-// A few threads that share tasks; the calling thread is one of them, and looks for interrupts within its tasks and while
-// it waits for the others.
+// A few threads that share tasks; the calling thread is one of them, and looks for interrupts within its tasks and
+// while it waits for the others.
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -12,7 +12,8 @@
 #include <vector>
 
 class Team {
-  static constexpr auto INTERVAL = std::chrono::milliseconds(50);  // a person does not notice; Python's lock costs little
+  static constexpr auto INTERVAL =
+      std::chrono::milliseconds(50);  // a person does not notice; Python's lock costs little
   struct Stopped {};
   const int threads;
   const std::function<void()>& check_interrupt;

@@ -1,9 +1,9 @@
 // The largest scores of a row, exactly, while looking at few of them.
 //
-// The products leave, for each tile, the maximum of its scores lane by lane. Maxima over disjoint groups of scores bound
-// the k-th largest score from below: at least k scores reach the k-th largest of the group maxima. So one pass over the
-// maxima (one vector for 64 scores) gives a threshold, and only tiles whose maxima reach it are opened: about ten of a
-// row. Their scores that reach it are the candidates.
+// The products leave, for each tile, the maximum of its scores lane by lane. Maxima over disjoint groups of scores
+// bound the k-th largest score from below: at least k scores reach the k-th largest of the group maxima. So one pass
+// over the maxima (one vector for 64 scores) gives a threshold, and only tiles whose maxima reach it are opened: about
+// ten of a row. Their scores that reach it are the candidates.
 //
 // A candidate is one integer, so that one comparison decides by score, and by the lower key where scores are equal.
 #pragma once
@@ -96,8 +96,8 @@ class TopFinder {
 
   void collect(const float* scores, uint32_t key, float threshold) {
     uint64_t reached = 0;
-    SOFTMAP_UNROLL for (int j = 0; j < TILE; j += LANES)
-      reached |= uint64_t(at_least(load(scores + j), splat(threshold))) << j;
+    SOFTMAP_UNROLL for (int j = 0; j < TILE; j += LANES) reached |=
+        uint64_t(at_least(load(scores + j), splat(threshold))) << j;
     const auto take = [&] {
       const int j = __builtin_ctzll(reached | uint64_t(1) << 63);
       buffer[count] = candidate(scores[j], key + uint32_t(j));
@@ -122,8 +122,9 @@ class TopFinder {
   }
 
  public:
-  // Takes one row's scores of `tiles` tiles into its list. maxima: their group_maxima; peaks: [tiles][LANES]; scores: the
-  // row in the first tile, the next tile `tile_stride` further on; key: the first key, larger than all of earlier calls.
+  // Takes one row's scores of `tiles` tiles into its list. maxima: their group_maxima; peaks: [tiles][LANES]; scores:
+  // the row in the first tile, the next tile `tile_stride` further on; key: the first key, larger than all of earlier
+  // calls.
   void update(TopList& list, int k, const Vec* maxima, const float* peaks, int tiles, const float* scores,
               size_t tile_stride, uint32_t key) {
     float threshold = std::max(kth_largest(maxima, maxima_for(k), k), -FLT_MAX);  // hidden keys never qualify
