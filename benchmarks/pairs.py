@@ -8,6 +8,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 
+PAUSE = 0.02
+"""Seconds before each call: torch's threads go on spinning for some milliseconds after their work, beside the next one."""
+
+
 class Ratio(NamedTuple):
     """What one took ÷ what the other took: the median of the pairs, the middle half of them, and medians in seconds."""
 
@@ -22,12 +26,12 @@ class Ratio(NamedTuple):
 
 
 def compare(ours: Callable[[], object], peer: Callable[[], object], seconds: float = 4.0) -> Ratio:
-    """Time both in turn for about so many seconds, at least five pairs."""
+    """Time both in turn for about so many seconds, at least three pairs."""
     peer()  # the first calls make what later ones find ready
     start = time.perf_counter()
     ours()
     peer()
-    pairs = max(5, min(60, int(seconds / (time.perf_counter() - start))))
+    pairs = max(3, min(60, int(seconds / (time.perf_counter() - start))))
     taken = [(_time(ours), _time(peer)) for _ in range(pairs)]
     ratios = sorted(one / other for one, other in taken)
     return Ratio(
@@ -40,6 +44,7 @@ def compare(ours: Callable[[], object], peer: Callable[[], object], seconds: flo
 
 
 def _time(call: Callable[[], object]) -> float:
+    time.sleep(PAUSE)
     start = time.perf_counter()
     call()
     return time.perf_counter() - start

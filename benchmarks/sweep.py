@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from softmap.masks import Mask
 
 QUICK = "--quick" in sys.argv
-SECONDS = 0.5 if QUICK else 6.0
+SECONDS = 1.0 if QUICK else 4.0
 Row = tuple[str, Ratio, str]
 
 

@@ -127,7 +127,7 @@ def read_list(name: str, value: Any, dtype: torch.dtype | None = None) -> Any:
         return value
     try:
         return torch.tensor(value, dtype=dtype, device="cpu")
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         reason = str(error).rstrip(".")
         raise ArrayKindError(name, "a list of numbers", f"one that is not ({reason})", "Give an array.") from error
 

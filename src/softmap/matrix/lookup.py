@@ -57,6 +57,7 @@ class Lookup:
         # (2, heads, queries): each row's peak, NaN where unknown, and its log_total. Of NumPy, for a tensor that is made
         # in torch's inference mode could not be written to outside of it.
         self._kept: NDArray[np.float64] | None = None
+        self._found: list[tuple[Sequence[int], Tensor]] = []  # logsumexp of sweeps, not yet sorted into `_kept`
         self._swept: set[int] = set()  # heads whose rows a sweep has given, where it could
 
     @property
@@ -66,13 +67,13 @@ class Lookup:
         spans: Spans | None = self.__dict__.get("spans")
         held = [self.problem.q, self.problem.k, self.problem.sinks, wide.q, wide.k, *(spans[:2] if spans else ())]
         apart = {id(tensor): tensor for tensor in held if tensor is not None}  # what needs no widening is there twice
-        kept = 0 if self._kept is None else self._kept.nbytes
+        kept = self._keeping().nbytes if self._knows else 0
         made: int = sum(tensor.numel() * tensor.element_size() for tensor in apart.values())
         return kept + made
 
     def known(self, heads: Sequence[int]) -> int:
         """Of how many rows of these heads the logsumexp is kept."""
-        return 0 if self._kept is None else len((~np.isnan(self._kept[0, list(heads)])).nonzero()[0])
+        return len((~np.isnan(self._keeping()[0, list(heads)])).nonzero()[0]) if self._knows else 0
 
     @torch.no_grad()
     def values(
@@ -203,13 +204,24 @@ class Lookup:
         log_total = total.cpu().double().log().masked_fill(nothing.cpu(), 0)
         return np.stack((peak.cpu().double().numpy(), log_total.numpy()))
 
+    @property
+    def _knows(self) -> bool:
+        """Whether anything is kept of any row."""
+        return self._kept is not None or bool(self._found)
+
     def _keep_swept(self, heads: Sequence[int], logsumexp: Float[Tensor, "heads queries"]) -> None:
+        """Keep a sweep's logsumexp as it is; what tiles can use of it is put in order when one is looked at."""
+        with _KEEPING:
+            if not self._swept.issuperset(heads):
+                self._swept.update(heads)
+                self._found.append((heads, logsumexp.cpu().clone()))
+
+    def _sort_found(self, heads: Sequence[int], logsumexp: Float[Tensor, "heads queries"]) -> None:
         """Keep of a sweep what tiles can use; NaN, as of rows that are unknown, stands for the rest."""
-        found = logsumexp.cpu().double().numpy()
+        found = logsumexp.double().numpy()
         found = np.where(np.abs(found) <= REUSED, found, np.nan)
         high = found.astype(np.float64 if self.problem.dtype == torch.float64 else np.float32).astype(np.float64)
         self._keep(heads, torch.arange(self.problem.shape[1], device="cpu"), np.stack((high, found - high)))
-        self._swept.update(heads)
 
     def _keep(self, heads: Sequence[int], rows: Int[Tensor, " n"], found: NDArray[np.float64]) -> None:
         """Keep what was not known: what is kept never changes, so that tiles taken at any time agree."""
@@ -228,7 +240,10 @@ class Lookup:
         with _KEEPING:
             if self._kept is None:
                 self._kept = np.full((2, *self.problem.shape[:2]), np.nan)
-            return self._kept
+            found, self._found = self._found, []
+        for heads, logsumexp in found:
+            self._sort_found(heads, logsumexp)
+        return self._kept
 
     def _narrow(self, stage: Stage, numbers: Tensor) -> Tensor:
         """Numbers computed in float64 so as not to overflow, in the result's dtype."""
