@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-
 PAUSE = 0.02
 """Seconds before each call: torch's threads go on spinning for some milliseconds after their work, beside the next one."""
 

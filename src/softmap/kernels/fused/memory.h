@@ -3,15 +3,21 @@
 // A little memory is kept from one sweep to the next. What an allocator has returned to the system comes back page by
 // page as it is first touched, and at a thousand keys that would be a twentieth of a sweep.
 #pragma once
+#include <cstdint>
 #include <cstdlib>
 #include <mutex>
 #include <new>
 #include <vector>
-#if defined(__linux__)
+#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__)  // which looks at what an allocator gives
 #include <sys/mman.h>
+#define SOFTMAP_MAPS
 #endif
 
 class Memory {
+ public:
+  static constexpr size_t LINE = 64, LARGE_PAGE = size_t(2) << 20;
+
+ private:
   struct Piece {
     void* data;
     size_t bytes;
@@ -24,6 +30,35 @@ class Memory {
   static Memory& shared() {
     static Memory* memory = new Memory;  // never destroyed: threads may outlive static objects
     return *memory;
+  }
+
+  // From the system; null where it has no more. Large pieces get pages of their own: those that an allocator hands out
+  // anew have been cut into small ones.
+  static void* acquire(size_t bytes) {
+#if defined(SOFTMAP_MAPS)
+    if (bytes % LARGE_PAGE == 0) {
+      const int access = PROT_READ | PROT_WRITE, kind = MAP_PRIVATE | MAP_ANONYMOUS;
+      void* whole = mmap(nullptr, bytes + LARGE_PAGE, access, kind, -1, 0);  // an aligned piece lies within
+      if (whole == MAP_FAILED) return nullptr;
+      char* const begin = static_cast<char*>(whole);
+      char* const data = begin + (LARGE_PAGE - uintptr_t(begin) % LARGE_PAGE) % LARGE_PAGE;
+      if (data > begin) munmap(begin, size_t(data - begin));
+      munmap(data + bytes, LARGE_PAGE - size_t(data - begin));
+      madvise(data, bytes, MADV_HUGEPAGE);
+      return data;
+    }
+#endif
+    return std::aligned_alloc(LINE, bytes);
+  }
+
+  static void release(const Piece& piece) {
+#if defined(SOFTMAP_MAPS)
+    if (piece.bytes % LARGE_PAGE == 0) {
+      munmap(piece.data, piece.bytes);
+      return;
+    }
+#endif
+    std::free(piece.data);
   }
 
   void* find(size_t bytes) {
@@ -40,17 +75,11 @@ class Memory {
   }
 
  public:
-  static constexpr size_t LINE = 64, LARGE_PAGE = size_t(2) << 20;
-
   // Whole lines, not initialised.
   static void* take(size_t bytes) {
-    if (void* data = shared().find(bytes)) return data;
-    const size_t alignment = bytes % LARGE_PAGE == 0 ? LARGE_PAGE : LINE;
-    void* data = std::aligned_alloc(alignment, bytes);
+    void* data = shared().find(bytes);
+    if (!data) data = acquire(bytes);
     if (!data) throw std::bad_alloc();
-#if defined(__linux__)
-    if (alignment == LARGE_PAGE) madvise(data, bytes, MADV_HUGEPAGE);
-#endif
     return data;
   }
 
@@ -58,7 +87,7 @@ class Memory {
     Memory& memory = shared();
     const std::lock_guard<std::mutex> guard(memory.lock);
     while (bytes <= LIMIT && memory.kept_bytes + bytes > LIMIT) {  // sizes that do not come again make room
-      std::free(memory.kept.front().data);
+      release(memory.kept.front());
       memory.kept_bytes -= memory.kept.front().bytes;
       memory.kept.erase(memory.kept.begin());
     }
@@ -68,7 +97,7 @@ class Memory {
         return;
       } catch (const std::bad_alloc&) {
       }
-    std::free(data);
+    release({data, bytes});
   }
 };
 
@@ -98,7 +127,7 @@ class Buffer {
     if (size == 0) return;
     if (size > (size_t(-1) >> 1) / sizeof(T)) throw std::bad_alloc();
     const size_t bytes = size * sizeof(T);
-    const size_t step = bytes >= 2 * Memory::LARGE_PAGE ? Memory::LARGE_PAGE : Memory::LINE;
+    const size_t step = bytes >= Memory::LARGE_PAGE / 2 ? Memory::LARGE_PAGE : Memory::LINE;
     bytes_ = (bytes + step - 1) / step * step;
     data_ = static_cast<T*>(Memory::take(bytes_));
     size_ = size;
