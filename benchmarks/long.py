@@ -28,16 +28,17 @@ LENGTHS = (8_192, 16_384) if QUICK else (8_192, 16_384, 32_768, 65_536, 131_072)
 TILE = 256
 IMAGE = Path(__file__).parent.parent / "docs" / "images" / "memory.svg"
 
-# A process of its own for each length, so that its highest memory is that of one pass.
+# A process of its own for each length, so that its highest memory is that of one pass. Not by getrusage, whose highest
+# is the parent's at first.
 MEASURE = """
-import json, resource, sys, torch, softmap
+import json, sys, torch, softmap
 tokens = int(sys.argv[1])
 q, k, v = (torch.randn(1, tokens, 64) for _ in range(3))
 softmap.AttentionMatrix(q[:, :64], k[:, :64]).summary(v[:, :64])
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-before = peak()
+status = lambda name: next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if name in line)
+before = status("VmRSS")
 softmap.AttentionMatrix(q, k, mask=softmap.masks.causal()).summary(v)
-print(json.dumps(peak() - before))
+print(json.dumps(status("VmHWM") - before))
 """
 
 
