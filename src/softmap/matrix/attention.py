@@ -114,7 +114,7 @@ class AttentionMatrix(LazyMatrix):
 
     @property
     def nbytes(self) -> int:
-        """The bytes of what is held: q, k, sinks and the logsumexp kept, which a matrix of some heads shares."""
+        """The bytes of what is held: q, k, the sinks, and what is kept of rows; a matrix of some heads shares them."""
         return self._lookup.nbytes
 
     @property
