@@ -164,8 +164,8 @@ class Mask(ABC):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class And(Mask):
-    """Visible in both."""
+class Pair(Mask):
+    """Two masks composed, which stand at one offset."""
 
     one: Mask
     other: Mask
@@ -176,7 +176,13 @@ class And(Mask):
         self.other.check(queries, keys)
 
     def placed(self, offset: int | None) -> Mask:
-        return And(self.one.placed(offset), self.other.placed(offset), offset) if self.offset is None else self
+        if self.offset is not None:
+            return self
+        return type(self)(self.one.placed(offset), self.other.placed(offset), offset)
+
+
+class And(Pair):
+    """Visible in both."""
 
     def visible(self, query: Tensor, key: Tensor) -> Tensor:
         return self.one.visible(query, key) & self.other.visible(query, key)
@@ -190,20 +196,8 @@ class And(Mask):
         return f"({self.one!r} & {self.other!r})"
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class Or(Mask):
+class Or(Pair):
     """Visible in one of the two, or in both."""
-
-    one: Mask
-    other: Mask
-    offset: int | None
-
-    def check(self, queries: int, keys: int) -> None:
-        self.one.check(queries, keys)
-        self.other.check(queries, keys)
-
-    def placed(self, offset: int | None) -> Mask:
-        return Or(self.one.placed(offset), self.other.placed(offset), offset) if self.offset is None else self
 
     def visible(self, query: Tensor, key: Tensor) -> Tensor:
         return self.one.visible(query, key) | self.other.visible(query, key)
