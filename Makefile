@@ -42,14 +42,14 @@ format: .venv/.dev
 docs: .venv/.docs  ## the documentation, into site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: .venv/.dev  ## the figures of docs/performance.md: half an hour, on a machine that does nothing else
+bench: .venv/.dev  ## the figures of docs/performance.md, on a machine that does nothing else
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.agreement
 	$(BIN)/python -m benchmarks.accuracy
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.long --plot
 
-bench-quick: .venv/.dev  ## a line of each of its tables
+bench-quick: .venv/.dev  ## their smallest sizes alone
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.agreement
 	$(BIN)/python -m benchmarks.accuracy

@@ -1,7 +1,7 @@
 """One pass for all statistics and the output, next to torch's fused attention for the output alone.
 
-python -m benchmarks.sweep            everything: about a quarter of an hour on two cores
-python -m benchmarks.sweep --quick    a line of each table: about a minute
+python -m benchmarks.sweep            everything
+python -m benchmarks.sweep --quick    the smallest sizes alone
 python -m benchmarks.sweep d          the tables whose names begin so
 """
 

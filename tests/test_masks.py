@@ -458,3 +458,23 @@ def test_spans_lie_on_the_cpu_wherever_new_tensors_do():
 )
 def test_repr_is_what_one_would_write(mask, told):
     assert repr(mask) == told
+
+
+@pytest.mark.parametrize(
+    ("seen", "error", "message"),
+    [
+        (torch.ones(2, 4), DtypeError, "Own: expected a tensor of booleans from visible, got torch.float32"),
+        (True, DtypeError, "Own: expected a tensor of booleans from visible, got bool"),
+        (torch.ones(3, dtype=torch.bool), ShapeError, r"Own: expected booleans of shape \(2, 4\).* index by index"),
+    ],
+)
+def test_what_a_mask_of_ones_own_gives_must_be_booleans_of_the_indices(seen, error, message):
+    class Own(masks.Mask):
+        def visible(self, query, key):
+            return seen
+
+        def __repr__(self):
+            return "Own"
+
+    with pytest.raises(error, match=message):
+        Own().strip(range(2), range(4))

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from softmap.errors import DtypeError, ParameterError, ShapeError
-from softmap.masks.reading import check_function, check_offset, read_count, read_list, read_offset
-from softmap.tensors import joint_shape, read_floats, refuse_non_finite
+from softmap.errors import ParameterError, ShapeError
+from softmap.masks.reading import check_function, check_offset, read_answer, read_count, read_list, read_offset
+from softmap.tensors import read_floats, refuse_non_finite
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -41,21 +41,8 @@ def _checked(values: Callable[..., Any]) -> Callable[..., Tensor]:
 
     @wraps(values)
     def checked(self: Bias, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        added, source = values(self, head, query, key), "f" if isinstance(self, _FromFunction) else "values"
-        shape = joint_shape(head, query, key)
-        if not isinstance(added, torch.Tensor) or not added.dtype.is_floating_point:
-            got = str(added.dtype) if isinstance(added, torch.Tensor) else type(added).__name__
-            hint = "For True and False use a mask; for whole numbers, .float()."
-            raise DtypeError(repr(self), f"a tensor of floats from {source}", got, hint)
-        try:
-            return added.detach().to(key.device).expand(shape)
-        except RuntimeError as error:
-            raise ShapeError(
-                repr(self),
-                f"floats of shape {shape}, or that broadcast to it",
-                f"shape {tuple(added.shape)}",
-                f"{source} must work index by index.",
-            ) from error
+        added, indices = values(self, head, query, key), (head, query, key)
+        return read_answer(added, indices, owner=repr(self), source=self._source, floats=True)
 
     return checked
 
@@ -70,6 +57,7 @@ class Bias(ABC):
     """
 
     offset: int | None = None
+    _source = "values"  # what answers, as errors name it
 
     def __init_subclass__(cls) -> None:  # so that a bias of one's own is looked at wherever it is asked
         super().__init_subclass__()
@@ -253,6 +241,7 @@ class _Relative(Bias):
 @dataclass(frozen=True, repr=False, eq=False)
 class _FromFunction(Bias):
     f: Callable[[Tensor, Tensor, Tensor], Tensor]
+    _source = "f"
 
     def values(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return self.f(head, query, key)

@@ -338,3 +338,11 @@ def test_steps_are_of_one_head_and_a_page():
     refused(lambda: long.steps(slice(9)), SizeError, "steps: expected a page of at most 512 keys, got 600")
     refused(lambda: long.steps([], [1]), TileError, "rows: expected a slice or a list of at least one")
     refused(lambda: long.steps(1, [1]), TileError, "rows: expected a slice or a list of at least one, got shape ()")
+
+
+@pytest.mark.parametrize("name", ["q", "k"])
+def test_a_nan_beside_zeros_alone_is_refused(name):
+    arrays = {"q": np.zeros((1, 3, 2)), "k": np.zeros((1, 3, 2))}
+    arrays[name][0, 1, 1] = np.nan
+    with pytest.raises(NonFiniteError, match=rf"nan at {name}\[0, 1, 1\]"):
+        AttentionMatrix(**arrays)

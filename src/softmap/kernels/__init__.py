@@ -136,11 +136,5 @@ def _refuse(name: str, why: str | None) -> None:
 def _fused_refusal(problem: Problem, wanted: Wanted) -> str | None:
     """Why the fused kernel cannot serve; None where it can."""
     from softmap.kernels import fused
-    from softmap.kernels.tile import may_overflow
 
-    if not fused.available():
-        return fused.missing()
-    refusal = fused.refusal(problem, wanted)
-    if refusal is None and may_overflow(problem):
-        return "scores that may overflow float32"
-    return refusal
+    return fused.refusal(problem, wanted) if fused.available() else fused.missing()

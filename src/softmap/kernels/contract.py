@@ -22,13 +22,11 @@ import torch
 from softmap.tensors import largest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from jaxtyping import Float, Int
     from torch import Tensor
 
     from softmap.biases import Bias
-    from softmap.masks import Mask
+    from softmap.masks import Mask, Spans
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +79,24 @@ class Problem:
         return next((offset for offset in given if offset is not None), None)
 
     @cached_property
+    def spans(self) -> Spans:
+        """For each query the keys that can matter."""
+        return self.mask.spans(*self.shape[1:])
+
+    @cached_property
+    def largest_q(self) -> float:
+        """The largest magnitude in q; infinity where there is NaN or infinity."""
+        return largest(self.q)
+
+    @cached_property
+    def largest_k(self) -> float:
+        """The largest magnitude in k; infinity where there is NaN or infinity."""
+        return largest(self.k)
+
+    @property
     def bound(self) -> float:
         """What no score exceeds in magnitude, before or after scaling; infinity where there is NaN or infinity."""
-        return largest(self.q) * largest(self.k) * self.q.shape[2] * max(1.0, abs(self.scale))
+        return self.largest_q * self.largest_k * self.q.shape[2] * max(1.0, abs(self.scale))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -181,11 +194,3 @@ class Statistics:
     distance: Distance | None = None
     received: Float[Tensor, "heads keys"] | None = None
     cells: Cells | None = None
-
-
-def row_strips(problem: Problem, budget: int = 1 << 22) -> Iterator[range]:
-    """The rows in strips of at most `budget` weights (one row at least)."""
-    queries, keys = problem.shape[1:]
-    step = max(1, min(queries, budget // keys))
-    for start in range(0, queries, step):
-        yield range(start, min(start + step, queries))

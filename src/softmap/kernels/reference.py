@@ -1,8 +1,7 @@
 """The specification: every statistic of the contract as its formula reads, dense and in float64.
 
 Slow and large on purpose: all other kernels are tested against it, and it shares nothing with them
-but the strips that masks and biases give. Whatever the
-inputs' dtype, its results are float64.
+but the strips that masks and biases give. Whatever the inputs' dtype, its results are float64.
 """
 
 from __future__ import annotations

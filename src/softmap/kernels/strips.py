@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from softmap.kernels import tile
-from softmap.kernels.contract import Cells, Distance, Statistics, Top, row_strips
+from softmap.kernels.contract import Cells, Distance, Statistics, Top
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -41,14 +41,13 @@ def sweep(problem: Problem, wanted: Wanted) -> Statistics:
     """
     wide = tile.widened(problem)
     wanted = wanted if wanted.v is None else replace(wanted, v=wanted.v.to(wide.dtype))
-    spans = problem.mask.spans(*problem.shape[1:])
     found = _nothing_seen(wide, wanted)
-    for rows in row_strips(problem, _BUDGET):
+    for rows in _row_strips(problem):
         # NaN and infinity reach what is hidden too, as 0 · NaN does in NumPy: no key is left out then.
-        keys = range(problem.shape[2]) if problem.nan else _keys(spans, rows)
+        keys = range(problem.shape[2]) if problem.nan else problem.spans.key_range(rows)
         if keys:
             for heads in _head_strips(problem, len(rows) * len(keys)):
-                _sweep_strip(wide, wanted, spans, heads, rows, keys, found)
+                _sweep_strip(wide, wanted, problem.spans, heads, rows, keys, found)
     return _cast(found, problem.dtype)
 
 
@@ -179,11 +178,12 @@ def _pieces(edges: tuple[int, ...], rows: range) -> Iterator[tuple[int, int, int
         yield number, max(edges[number], rows.start), min(edges[number + 1], rows.stop)
 
 
-def _keys(spans: Spans, rows: range) -> range:
-    """The keys that can matter to any of these rows."""
-    start, stop = spans.start[_slice(rows)], spans.stop[_slice(rows)]
-    seeing = stop > start
-    return range(int(start[seeing].min()), int(stop[seeing].max())) if bool(seeing.any()) else range(0)
+def _row_strips(problem: Problem) -> Iterator[range]:
+    """The rows in strips of at most `_BUDGET` weights (one row at least)."""
+    queries, keys = problem.shape[1:]
+    step = max(1, min(queries, _BUDGET // keys))
+    for start in range(0, queries, step):
+        yield range(start, min(start + step, queries))
 
 
 def _head_strips(problem: Problem, weights: int) -> Iterator[range]:

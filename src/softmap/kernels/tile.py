@@ -14,7 +14,7 @@ import torch
 
 from softmap.biases import Bias
 from softmap.errors import NonFiniteError
-from softmap.tensors import joint_shape, largest
+from softmap.tensors import joint_shape
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -57,7 +57,7 @@ def widened(problem: Problem) -> Problem:
         if dtype != torch.float64 and problem.q.device.type != "mps":
             dtype = torch.float64
         elif not problem.nan:
-            size = f"magnitudes up to {largest(problem.q):.3g} and {largest(problem.k):.3g}"
+            size = f"magnitudes up to {problem.largest_q:.3g} and {problem.largest_k:.3g}"
             hint = "Divide them first" if dtype == torch.float64 else "This device has no float64: move them to the CPU"
             raise NonFiniteError("q and k", f"scores within {dtype}", size, f"{hint}.")
     return replace(problem, q=problem.q.to(dtype), k=problem.k.to(dtype))

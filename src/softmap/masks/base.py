@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import torch
 
 from softmap.errors import ArrayKindError, ParameterError, ShapeError
+from softmap.masks.reading import read_answer
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
@@ -39,8 +40,26 @@ class Spans(NamedTuple):
     stop: Int[Tensor, " queries"]
     exact: bool
 
+    def key_range(self, rows: range | Int[Tensor, " n"]) -> range:
+        """The keys that can matter to any of these rows (a range of consecutive ones, or indices)."""
+        own = slice(rows.start, rows.stop) if isinstance(rows, range) else rows
+        start, stop = self.start[own], self.stop[own]
+        seeing = stop > start
+        return range(int(start[seeing].min()), int(stop[seeing].max())) if bool(seeing.any()) else range(0)
 
-def _checked(spans: Callable[..., Any]) -> Callable[..., Spans]:
+
+def _checked_visible(visible: Callable[..., Any]) -> Callable[..., Tensor]:
+    """The method `visible` of a mask, with what it gives refused where it is no booleans of the indices' shape."""
+
+    @wraps(visible)
+    def checked(self: Mask, query: Tensor, key: Tensor) -> Tensor:
+        seen = visible(self, query, key)
+        return read_answer(seen, (query, key), owner=repr(self), source=self._source, floats=False)
+
+    return checked
+
+
+def _checked_spans(spans: Callable[..., Any]) -> Callable[..., Spans]:
     """The method `spans` of a mask, with what it gives refused where it is no spans of such a matrix."""
 
     @wraps(spans)
@@ -78,11 +97,14 @@ class Mask(ABC):
     """
 
     offset: int | None = None
+    _source = "visible"  # what answers, as errors name it
 
     def __init_subclass__(cls) -> None:  # so that a mask of one's own is looked at wherever it is asked
         super().__init_subclass__()
+        if "visible" in cls.__dict__:
+            cls.visible = _checked_visible(cls.visible)  # type: ignore[method-assign]  # the same, looked at
         if "spans" in cls.__dict__:
-            cls.spans = _checked(cls.spans)  # type: ignore[method-assign]
+            cls.spans = _checked_spans(cls.spans)  # type: ignore[method-assign]
 
     @abstractmethod
     def visible(self, query: Int[Tensor, "*shape"], key: Int[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
@@ -127,12 +149,7 @@ class Mask(ABC):
 
     def key_range(self, rows: range, queries: int, keys: int) -> range:
         """The keys that can matter to any of these rows, in a matrix of queries x keys."""
-        start, stop, _ = self.spans(queries, keys)
-        start, stop = start[rows.start : rows.stop], stop[rows.start : rows.stop]
-        seeing = stop > start
-        if not bool(seeing.any()):
-            return range(0)
-        return range(int(start[seeing].min()), int(stop[seeing].max()))
+        return self.spans(queries, keys).key_range(rows)
 
     def block(self, rows: range, block: range, queries: int, keys: int) -> Block:
         """Whether these rows see all, none or some of the keys of this block, in a matrix of queries x keys."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from softmap.errors import DtypeError, ShapeError
+from softmap.errors import ShapeError
 from softmap.masks.base import Mask, Spans, same_span, spans_of
 from softmap.masks.reading import check_offset
 from softmap.tensors import joint_shape
@@ -165,22 +165,10 @@ class FromFunction(Mask):
     """What a function of the indices says."""
 
     f: Callable[[Tensor, Tensor], Tensor]
+    _source = "f"
 
     def visible(self, query: Tensor, key: Tensor) -> Tensor:
-        seen = self.f(query, key)
-        shape = joint_shape(query, key)
-        if not isinstance(seen, torch.Tensor) or seen.dtype != torch.bool:
-            got = str(seen.dtype) if isinstance(seen, torch.Tensor) else type(seen).__name__
-            raise DtypeError(repr(self), "a tensor of booleans from f", got, "Compare in it, as in key <= query.")
-        try:
-            return seen.to(key.device).expand(shape)
-        except RuntimeError as error:
-            raise ShapeError(
-                repr(self),
-                f"booleans of shape {shape}, or that broadcast to it",
-                f"shape {tuple(seen.shape)} for query indices {tuple(query.shape)} and key indices {tuple(key.shape)}",
-                "f must work index by index.",
-            ) from error
+        return self.f(query, key)
 
     def __repr__(self) -> str:
         return f"from_function({getattr(self.f, '__name__', type(self.f).__name__)})"

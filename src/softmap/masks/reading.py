@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from softmap.errors import ArrayKindError, DtypeError, ParameterError, ShapeError
-from softmap.tensors import read_tensor
+from softmap.tensors import joint_shape, read_tensor
 
 FAR = 1 << 60  # tokens: beyond every sequence, and sums of a few of it stay within int64
 
@@ -130,6 +130,42 @@ def read_list(name: str, value: Any, dtype: torch.dtype | None = None) -> Any:
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         reason = str(error).rstrip(".")
         raise ArrayKindError(name, "a list of numbers", f"one that is not ({reason})", "Give an array.") from error
+
+
+def read_answer(
+    answer: Any, indices: tuple[torch.Tensor, ...], *, owner: str, source: str, floats: bool
+) -> torch.Tensor:
+    """What a mask or a bias answers for indices that broadcast, in their shape and on their device.
+
+    Args:
+        answer: what it gave.
+        indices: what it was asked for.
+        owner: the mask or bias, as errors name it.
+        source: what gave it, as errors name it.
+        floats: whether floats are wanted, not booleans.
+
+    Raises:
+        DtypeError: something else than a tensor of those.
+        ShapeError: a shape that does not broadcast to the indices'.
+    """
+    kind, shape = ("floats" if floats else "booleans"), joint_shape(*indices)
+    if not isinstance(answer, torch.Tensor) or not (
+        answer.dtype.is_floating_point if floats else answer.dtype == torch.bool
+    ):
+        got = str(answer.dtype) if isinstance(answer, torch.Tensor) else type(answer).__name__
+        hint = (
+            "For True and False use a mask; for whole numbers, .float()."
+            if floats
+            else "Compare in it, as in key <= query."
+        )
+        raise DtypeError(owner, f"a tensor of {kind} from {source}", got, hint)
+    try:
+        return answer.detach().to(indices[-1].device).expand(shape)
+    except RuntimeError as error:
+        asked = ", ".join(str(tuple(index.shape)) for index in indices)
+        got = f"shape {tuple(answer.shape)} for indices of shapes {asked}"
+        hint = f"{source} must work index by index."
+        raise ShapeError(owner, f"{kind} of shape {shape}, or that broadcast to it", got, hint) from error
 
 
 def _whole(value: Any) -> int | None:

@@ -84,12 +84,9 @@ def _seen(lookup: Lookup, strip: range, rectangle: Rectangle) -> range:
     keys, cell = rectangle.keys, rectangle.key_cell
     if lookup.problem.nan:  # a row of NaN has NaN where it sees nothing, too
         return keys
-    start, stop = lookup.spans.start[strip.start : strip.stop], lookup.spans.stop[strip.start : strip.stop]
-    seeing = stop > start
-    if not bool(seeing.any()):
-        return range(0)
-    first = max(keys.start, int(start[seeing].min()))
-    return range(keys.start + (first - keys.start) // cell * cell, min(keys.stop, int(stop[seeing].max())))
+    seen = lookup.problem.spans.key_range(strip)
+    first = max(keys.start, seen.start)
+    return range(keys.start + (first - keys.start) // cell * cell, min(keys.stop, seen.stop))
 
 
 def _reduce(weights: Float[Tensor, "rows keys"], axis: int, cell: int, how: How) -> Float[Tensor, "rows keys"]:

@@ -76,7 +76,7 @@ def read_problem(
         bias=bias,
         nan=nan == "propagate",
     )
-    if nan == "refuse" and problem.bound == math.inf:  # or their product is beyond float64, which is not refused here
+    if nan == "refuse" and math.inf in (problem.largest_q, problem.largest_k):
         for name, array in arrays.items():
             refuse_non_finite(name, array)
     problem.mask.check(*problem.shape[1:])

@@ -64,7 +64,7 @@ class Lookup:
     def nbytes(self) -> int:
         """The bytes of what is held: q, k, the sinks, what is kept of rows, and what was made of q, k and the mask."""
         wide: Problem = self.__dict__.get("_wide", self.problem)
-        spans: Spans | None = self.__dict__.get("spans")
+        spans: Spans | None = self.problem.__dict__.get("spans")
         held = [self.problem.q, self.problem.k, self.problem.sinks, wide.q, wide.k, *(spans[:2] if spans else ())]
         apart = {id(tensor): tensor for tensor in held if tensor is not None}  # what needs no widening is there twice
         kept = self._keeping().nbytes if self._knows else 0
@@ -189,11 +189,9 @@ class Lookup:
 
     def _peak_and_log_total(self, heads: Sequence[int], rows: Int[Tensor, " n"]) -> NDArray[np.float64]:
         """(2, heads, n), from all keys of these rows."""
-        start, stop = self.spans.start[rows], self.spans.stop[rows]
-        seeing = stop > start
-        keys = range(int(start[seeing].min()), int(stop[seeing].max())) if bool(seeing.any()) else range(1)
+        keys = self.problem.spans.key_range(rows) or range(1)
         scores = tile.scores(self._wide, as_range(rows), keys, heads)
-        scaled = tile.scaled(self._wide, scores, as_range(rows), keys, heads, self.spans)
+        scaled = tile.scaled(self._wide, scores, as_range(rows), keys, heads, self.problem.spans)
         peak = scaled.amax(-1)
         sinks = None if self.problem.sinks is None else self.problem.sinks[list(heads)].to(peak.dtype)[:, None]
         peak = peak if sinks is None else peak.maximum(sinks)
@@ -276,11 +274,6 @@ class Lookup:
     def _wide(self) -> Problem:
         """The problem whose tiles do not overflow. Halves stay halves here: each tile widens its own."""
         return tile.widened(self.problem) if tile.may_overflow(self.problem) else self.problem
-
-    @cached_property
-    def spans(self) -> Spans:
-        """The keys that can matter to each row."""
-        return self.problem.mask.spans(*self.problem.shape[1:])
 
 
 class _Group(NamedTuple):

@@ -1,4 +1,4 @@
-"""The compiled kernel, for CPUs: every statistic in one pass, in less time than torch's attention takes for the output.
+"""The compiled kernel, for CPUs: every statistic in one pass, with the output.
 
 The C++ beside this file says how (strip.h first). It is built once for each instruction set; this module picks one,
 hands it the arrays, and knows what it can't do.
@@ -19,7 +19,7 @@ import torch
 
 from softmap.errors import NonFiniteError
 from softmap.kernels.contract import Cells, Distance, Statistics, Top
-from softmap.kernels.tile import scaled
+from softmap.kernels.tile import may_overflow, scaled
 from softmap.tensors import largest
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def sweep(problem: Problem, wanted: Wanted, instructions: str) -> Statistics:
         received=result(heads, keys) if wanted.received else None,
         cells=_cells(heads, wanted.cells),
     )
-    spans = problem.mask.spans(queries, keys)
+    spans = problem.spans
     top, distance, cells = statistics.top, statistics.distance, statistics.cells
     module.sweep(
         q=_array(_rows_without_gaps(problem.q)),
@@ -149,6 +149,8 @@ def _module(name: str) -> ModuleType | None:
 
 def _out_of_reach(problem: Problem, wanted: Wanted) -> str | None:
     """Which numbers float32 as it is used here does not hold, though their dtype does."""
+    if may_overflow(problem):
+        return "scores that may overflow float32"
     if not _scale_fits(problem):
         return "a scale beyond float32's reach"
     if _denormals_count(problem):
@@ -172,20 +174,14 @@ def _scale_fits(problem: Problem) -> bool:
     factor = _factor(problem)
     if factor <= 1:
         return factor >= 1e-18 or factor == 0
-    bound = factor * max(1.0, largest(problem.q)) * max(1.0, largest(problem.k) * problem.q.shape[2])
+    bound = factor * max(1.0, problem.largest_q) * max(1.0, problem.largest_k * problem.q.shape[2])
     return bound < LARGEST / 4
 
 
 def _denormals_count(problem: Problem) -> bool:
     """Whether denormals of q or k, which are 0 here, could move a scaled score by more than 1e-8."""
-    d = problem.q.shape[2]
-    most = 1e30 / (d * max(1.0, _factor(problem)) * (problem.softcap or 1.0))
-    product = problem.bound / (d * max(1.0, abs(problem.scale)))  # of the largest of q and the largest of k
-    # Each head's first token tells mostly that the other array has none so large, without a look at all of it.
-    return any(
-        product >= largest(one[:, :1]) * most and largest(other) >= most
-        for one, other in ((problem.q, problem.k), (problem.k, problem.q))
-    )
+    most = 1e30 / (problem.q.shape[2] * max(1.0, _factor(problem)) * (problem.softcap or 1.0))
+    return max(problem.largest_q, problem.largest_k) >= most
 
 
 def _values_fit(wanted: Wanted) -> bool:
@@ -204,7 +200,7 @@ def _cells(heads: int, grid: Grid | None) -> Cells | None:
 
 
 def _array(tensor: Tensor | None) -> Any:
-    """The tensor's memory as NumPy sees it, which is handed over in a tenth of the time; bfloat16 NumPy does not know."""
+    """The tensor's memory as NumPy sees it, which is handed over sooner; bfloat16 it does not know."""
     return tensor if tensor is None or tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 

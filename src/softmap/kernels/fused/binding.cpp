@@ -8,7 +8,6 @@
 #include <limits>
 #include <optional>
 
-#include "simd.h"
 #include "sweep.h"
 
 namespace nb = nanobind;
@@ -105,7 +104,7 @@ void sweep_arrays(const AnyFloats& q, const AnyFloats& k, const std::optional<An
   job.top = top_weights ? int(top_weights->shape(2)) : 0;
   job.top_weights = data_of("top_weights", top_weights, job.heads, job.queries, job.top);
   job.top_keys = data_of("top_keys", top_keys, job.heads, job.queries, job.top);
-  if (job.top > 64 || !job.top_weights != !job.top_keys) refuse("top", "at most 64, weights and keys");
+  if (job.top > TOP_LIMIT || !job.top_weights != !job.top_keys) refuse("top", "at most 64, weights and keys");
   job.received = data_of("received", received, job.heads, job.keys);
   if (!cell_sum != !cell_max || !cell_sum != !row_edges || !cell_sum != !key_edges)
     refuse("cells", "sum and maximum, with both edges");
@@ -160,5 +159,4 @@ NB_MODULE(SOFTMAP_MODULE, m) {
     return false;
 #endif
   });
-  m.attr("LANES") = LANES;
 }

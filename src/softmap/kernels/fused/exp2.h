@@ -7,7 +7,7 @@
 //
 // x is split into a whole number n and a rest r in [-0.5, 0.5] by adding a number so large that only whole steps
 // remain. Its low bits then hold n + 127, the exponent of 2^n as a float stores it. 2^r is a polynomial of degree 5
-// with 2^0 = 1 exact (minimax over [-0.5, 0.5], largest relative error 1.8e-7 / 2).
+// with 2^0 = 1 exact (minimax over [-0.5, 0.5], largest relative error 1.1e-7).
 SOFTMAP_INLINE Vec exp2_of(Vec& x) {
   x = larger(x, splat(-127.f));
   const Vec shift = splat(12582912.f + 127.f);  // 1.5 * 2^23 + 127

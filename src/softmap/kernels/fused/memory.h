@@ -1,7 +1,7 @@
 // Memory for vectors: aligned to cache lines, and large pieces to large pages, of which a strip's scores touch many.
 //
 // A little memory is kept from one sweep to the next. What an allocator has returned to the system comes back page by
-// page as it is first touched, and at a thousand keys that would be a twentieth of a sweep.
+// page as it is first touched, which shows where a sweep is short.
 #pragma once
 #include <cstdint>
 #include <cstdlib>

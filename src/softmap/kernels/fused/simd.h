@@ -104,7 +104,7 @@ SOFTMAP_INLINE float largest_of(Vec v) {
 SOFTMAP_INLINE void prefetch(const float* at) { __builtin_prefetch(at, 0, 2); }  // into L2
 
 // Denormals flushed to zero, rounding to nearest, in this scope only; then the caller's environment again.
-// Weights below 2^-126 are 0 to float rounding, and as denormals they would cost a hundred cycles each.
+// Weights below 2^-126 are 0 to float rounding, and as denormals they would be slow.
 class FloatScope {
 #if defined(__SSE2__)
   unsigned saved = _mm_getcsr();

@@ -70,7 +70,7 @@ class Sweep {
 
  private:
   void pack(int64_t first, int64_t count) {
-    constexpr int64_t SHARE = 64;  // tiles of a task: for fewer, waking a thread takes longer than the packing
+    constexpr int64_t SHARE = 64;  // tiles of a task: a few are not worth a thread
     const int64_t shares = (packed.tiles + SHARE - 1) / SHARE;
     team.each(count * shares, [&](int64_t task, int) {
       const int64_t head = task / shares, from = task % shares * SHARE;

@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <functional>
 
+constexpr int TOP_LIMIT = 64;  // the largest weights of a row that a sweep gives at most
+
 enum class Dtype { float32, float16, bfloat16 };
 
 struct Input {  // (heads, rows, columns)
@@ -35,7 +37,7 @@ struct Job {
   float* output = nullptr;                                   // (heads, queries, width)
   float* entropy = nullptr;                                  // (heads, queries), nats
   float *signed_distance = nullptr, *distance = nullptr;     // (heads, queries), both or neither
-  int top = 0;                                               // at most 64
+  int top = 0;                                               // at most TOP_LIMIT
   float* top_weights = nullptr;                              // (heads, queries, top)
   int64_t* top_keys = nullptr;                               // (heads, queries, top)
   float* received = nullptr;                                 // (heads, keys)

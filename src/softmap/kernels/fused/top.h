@@ -2,8 +2,8 @@
 //
 // The products leave, for each tile, the maximum of its scores lane by lane. Maxima over disjoint groups of scores
 // bound the k-th largest score from below: at least k scores reach the k-th largest of the group maxima. So one pass
-// over the maxima (one vector for 64 scores) gives a threshold, and only tiles whose maxima reach it are opened: about
-// ten of a row. Their scores that reach it are the candidates.
+// over the maxima (one vector for 64 scores) gives a threshold, and only tiles whose maxima reach it are opened: few of
+// a row. Their scores that reach it are the candidates.
 //
 // A candidate is one integer, so that one comparison decides by score, and by the lower key where scores are equal.
 #pragma once
@@ -12,8 +12,7 @@
 #include <functional>
 
 #include "products.h"
-
-constexpr int TOP_LIMIT = 64;
+#include "sweep.h"
 
 typedef uint64_t Candidate;
 
