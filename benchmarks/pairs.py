@@ -1,4 +1,9 @@
-"""Two computations timed in turn, so that a slow moment of the machine meets both, and only their ratio is told."""
+"""Two computations timed in turn, so that a slow moment of the machine meets both, and only their ratio is told.
+
+A short call is timed warm: right after calls of its own kind that are not counted, for `WARM` seconds. By then the other
+computation's threads have stopped spinning (torch's go on for some milliseconds after their work), all processors are
+awake and the caches hold what this one needs.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +12,9 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-PAUSE = 0.02
-"""Seconds before each call: torch's threads go on spinning for some milliseconds after their work, beside the next one."""
+WARM = 0.02
+LONG = 1.0
+"""Seconds from which on a call needs no warming: what is cold at its start is a small part of it."""
 
 
 class Ratio(NamedTuple):
@@ -27,11 +33,11 @@ class Ratio(NamedTuple):
 def compare(ours: Callable[[], object], peer: Callable[[], object], seconds: float = 4.0) -> Ratio:
     """Time both in turn for about so many seconds, at least three pairs."""
     peer()  # the first calls make what later ones find ready
-    start = time.perf_counter()
-    ours()
-    peer()
-    pairs = max(3, min(60, int(seconds / (time.perf_counter() - start))))
-    taken = [(_time(ours), _time(peer)) for _ in range(pairs)]
+    once = _time(ours), _time(peer)
+    pairs = max(3, min(60, int(seconds / sum(max(WARM, taken) + taken for taken in once))))
+    taken = [
+        tuple(_time_warm(call, first) for call, first in zip((ours, peer), once, strict=True)) for _ in range(pairs)
+    ]
     ratios = sorted(one / other for one, other in taken)
     return Ratio(
         statistics.median(ratios),
@@ -42,8 +48,14 @@ def compare(ours: Callable[[], object], peer: Callable[[], object], seconds: flo
     )
 
 
+def _time_warm(call: Callable[[], object], once: float) -> float:
+    start = time.perf_counter()
+    while once < LONG and time.perf_counter() - start < WARM:
+        call()
+    return _time(call)
+
+
 def _time(call: Callable[[], object]) -> float:
-    time.sleep(PAUSE)
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
