@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from softmap.errors import ParameterError
-from softmap.heads import Shares, check_head, measure_shares
+from softmap.shares import Shares, check_head, measure_shares
 from softmap.mechanism import PAGE
 from softmap.models.capture import capture
 from softmap.tokens import tokenize

@@ -64,3 +64,7 @@ class RowError(SoftmapError, LookupError):
 
 class ModelError(SoftmapError, RuntimeError):
     """A model that can't be found, loaded or looked into."""
+
+
+class RecordingError(SoftmapError, RuntimeError):
+    """A recording that lacks what was asked of it, or files that are none, damaged or cut off."""

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from softmap.heads import POSITIONAL
 from softmap.language import say
 from softmap.mechanism import PAGE
+from softmap.shares import POSITIONAL
 from softmap.words import printable
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from matplotlib.figure import Figure
 
-    from softmap.heads import Shares
     from softmap.models import LoadedModel
+    from softmap.shares import Shares
     from softmap.words import Unit
 
     Numbers = np.ndarray[Any, Any]
@@ -262,9 +262,9 @@ def explain(
         raise TextError("text", "a string or softmap.example()", type(text).__name__, hint)
 
     from softmap import models
-    from softmap.heads import check_head, measure_difference, measure_shares
     from softmap.models.capture import capture
     from softmap.models.settings import on_one_thread
+    from softmap.shares import check_head, measure_difference, measure_shares
 
     loaded = model if isinstance(model, models.LoadedModel) else models.load(model)
     tokens = tokenize(loaded, text, truncate=truncate)

@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from softmap.errors import ModelError, SoftmapError
-from softmap.heads import measure_shares
+from softmap.shares import measure_shares
 from softmap.mechanism import PAGE
 from softmap.models import LoadedModel
 from softmap.models.capture import capture

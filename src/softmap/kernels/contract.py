@@ -93,6 +93,11 @@ class Problem:
         """The largest magnitude in k; infinity where there is NaN or infinity."""
         return largest(self.k)
 
+    def with_largest(self, q: float, k: float) -> Problem:
+        """The same problem, of which these two are known, so that nothing reads all of q and k to find them."""
+        self.__dict__.update(largest_q=q, largest_k=k)
+        return self
+
     @property
     def bound(self) -> float:
         """What no score exceeds in magnitude, before or after scaling; infinity where there is NaN or infinity."""

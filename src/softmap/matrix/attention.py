@@ -21,7 +21,7 @@ from softmap.errors import ParameterError, ShapeError, SizeError, TileError
 from softmap.kernels.contract import Distance, Top, Wanted
 from softmap.matrix.blocks import How, Rectangle, blocks
 from softmap.matrix.indexing import expand, places
-from softmap.matrix.inputs import read_count, read_distance, read_grid, read_problem, read_values
+from softmap.matrix.inputs import kind_of, read_count, read_distance, read_grid, read_problem, read_values
 from softmap.matrix.lazy import LIMIT, LazyMatrix, StageView
 from softmap.matrix.lookup import STRIP, Lookup
 from softmap.matrix.summary import Summary, summarize
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from softmap.arrays import Array
     from softmap.biases import Bias
     from softmap.kernels import Swept
+    from softmap.kernels.contract import Problem
     from softmap.masks import Mask
     from softmap.matrix.lookup import Stage
 
@@ -98,6 +99,15 @@ class AttentionMatrix(LazyMatrix):
             q, k, mask=mask, scale=scale, softcap=softcap, sinks=sinks, bias=bias, nan=nan
         )
         self._set("weights", Lookup(problem), torch.arange(problem.shape[0], device="cpu"), flat, kind)
+
+    @classmethod
+    def _of(cls, problem: Problem, logsumexp: Float[Tensor, "heads queries"] | None) -> AttentionMatrix:
+        """The matrix of a problem that was read and checked before, in torch; its rows' logsumexp where it is known."""
+        matrix, lookup = object.__new__(cls), Lookup(problem)
+        if logsumexp is not None:
+            lookup.keep_swept(range(problem.shape[0]), logsumexp)
+        matrix._set("weights", lookup, torch.arange(problem.shape[0], device="cpu"), False, kind_of(problem.q))
+        return matrix
 
     def __repr__(self) -> str:
         problem = self._lookup.problem

@@ -114,7 +114,7 @@ class Lookup:
             runs = _runs(heads, self.problem.group)
             parts = [kernels.sweep(self._part(run), self._wanted(run, wanted)) for run in runs]
             swept = Swept(_joined([part.statistics for part in parts]), *_ran(parts))
-        self._keep_swept(heads, swept.statistics.logsumexp)
+        self.keep_swept(heads, swept.statistics.logsumexp)
         return swept
 
     def _tile(self, stage: Stage, head: Tensor, query: Tensor, key: Tensor) -> Float[Tensor, "rows keys"]:
@@ -207,7 +207,7 @@ class Lookup:
         """Whether anything is kept of any row."""
         return self._kept is not None or bool(self._found)
 
-    def _keep_swept(self, heads: Sequence[int], logsumexp: Float[Tensor, "heads queries"]) -> None:
+    def keep_swept(self, heads: Sequence[int], logsumexp: Float[Tensor, "heads queries"]) -> None:
         """Keep a sweep's logsumexp as it is; what tiles can use of it is put in order when one is looked at."""
         with _KEEPING:
             if not self._swept.issuperset(heads):

@@ -1,0 +1,315 @@
+"""A recording: what every attention layer of a model worked with on one run, and where its tokens stand in the text.
+
+Of each layer it holds q, k and v as attention saw them (positions and norms applied), what was added to the scores, and
+the statistics of one pass. The matrix of a layer, `rec[layer]`, is computed where it is looked at, and never stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from softmap import words as wording
+from softmap.errors import ParameterError, RecordingError, RowError
+from softmap.recorded.layer import OtherLayer, RecordedLayer, find
+
+if TYPE_CHECKING:
+    import os
+
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from softmap.matrix import AttentionMatrix
+    from softmap.recorded.layer import Text
+    from softmap.tokens import Tokens
+    from softmap.words import Unit
+
+Where = str | int | tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The model that was recorded.
+
+    Attributes:
+        model: the hub id or directory, or the class of a model that was given loaded.
+        architecture: the model's class.
+        revision: the commit of a hub id, else None.
+        dtype: what the model computed in, such as ``bfloat16``.
+        stored: the dtype of q, k and v as they are kept.
+        versions: of softmap, torch and transformers.
+    """
+
+    model: str
+    architecture: str
+    revision: str | None
+    dtype: str
+    stored: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class RecordedSequence:
+    """One sequence of a batch, its padding trimmed.
+
+    Attributes:
+        layers: its attention layers, in the order in which they ran.
+        tokens: what the model (of an encoder-decoder, its encoder) read; None where it read no text.
+        target: what an encoder-decoder's decoder read, else None.
+    """
+
+    layers: tuple[RecordedLayer, ...]
+    tokens: Tokens | None
+    target: Tokens | None = None
+
+
+class Attended(NamedTuple):
+    """One of the words (or tokens) that are most looked at.
+
+    Attributes:
+        layer: counted from 0.
+        head: counted from 0.
+        key: the number of the word looked at, or of the token.
+        label: how it is shown.
+        weight: the attention to it, probability.
+    """
+
+    layer: int
+    head: int
+    key: int
+    label: str
+    weight: float
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Recording:
+    """A model's attention on one run. `rec[layer]` and `rec[layer, head]` are attention matrices.
+
+    Attributes:
+        origin: the model.
+        sequences: those of the batch; one where it was a single text.
+        others: layers without softmax attention.
+        partial: what is missing, where it was cut off and opened all the same; empty where it is whole.
+    """
+
+    origin: Origin
+    sequences: tuple[RecordedSequence, ...]
+    others: tuple[OtherLayer, ...] = ()
+    partial: str = ""
+
+    def batch(self, i: int) -> Recording:
+        """The recording of one sequence of the batch.
+
+        Raises:
+            ParameterError: there is no such sequence.
+        """
+        count = len(self.sequences)
+        if isinstance(i, bool) or not hasattr(i, "__index__") or not -count <= i < count:
+            hint = "Sequences of the batch count from 0."
+            raise ParameterError("batch", f"a number from 0 to {count - 1}", repr(i), hint)
+        return replace(self, sequences=(self.sequences[i],))
+
+    @property
+    def layers(self) -> tuple[RecordedLayer, ...]:
+        """The attention layers, in the order in which they ran.
+
+        Raises:
+            RecordingError: a batch of several sequences.
+        """
+        return self._only.layers
+
+    @property
+    def tokens(self) -> Tokens | None:
+        """What the model (of an encoder-decoder, its encoder) read; None where it read no text.
+
+        Raises:
+            RecordingError: a batch of several sequences.
+        """
+        return self._only.tokens
+
+    @property
+    def target(self) -> Tokens | None:
+        """What an encoder-decoder's decoder read, else None.
+
+        Raises:
+            RecordingError: a batch of several sequences.
+        """
+        return self._only.target
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[AttentionMatrix]:
+        return (layer.matrix for layer in self.layers)
+
+    def __repr__(self) -> str:
+        if len(self.sequences) != 1:
+            return f"Recording({self.origin.model!r}, {len(self.sequences)} sequences; .batch(i) gives one)"
+        shapes = {layer.shape for layer in self.layers}
+        shape = f"of shape {shapes.pop()}" if len(shapes) == 1 else "of several shapes"
+        more = f", and {len(self.others)} others" if self.others else ""
+        return f"Recording({self.origin.model!r}, {len(self.layers)} layers {shape}{more}{', partial' * bool(self.partial)})"
+
+    def __getitem__(self, index: int | tuple[int, int]) -> AttentionMatrix:
+        """The matrix of a layer, (heads, queries, keys), or of one head of it, (queries, keys).
+
+        Raises:
+            ParameterError: there is no such layer or head.
+            RecordingError: q and k were not kept; a batch of several sequences.
+        """
+        pair = index if isinstance(index, tuple) else (index,)
+        if len(pair) not in (1, 2):
+            raise ParameterError("rec[...]", "layer, or layer and head", f"{len(pair)} numbers", "As in rec[2, 5].")
+        layer = self.layers[self.find_layer(pair[0])]
+        return layer.matrix if len(pair) == 1 else layer.matrix[layer.find_head(pair[1])]
+
+    def find_layer(self, layer: Any) -> int:
+        """A layer's number, counted from 0.
+
+        Raises:
+            ParameterError: there is none.
+        """
+        return find("layer", layer, len(self.layers), "Layers count from 0, in the order in which they ran.")
+
+    def words(self) -> tuple[Unit, ...]:
+        """The words of the text, each with the tokens it is made of.
+
+        Raises:
+            RecordingError: no text was read.
+        """
+        return wording.units_of_words(self._text("tokens"))
+
+    def row(self, where: Where, layer: int | None = None, head: int | None = None) -> Float[Tensor, "*shape keys"]:
+        """How a token or word looks at every key: of several tokens, the mean of their rows.
+
+        Args:
+            where: a word of the text; a token's number; or (start, stop), characters of the text.
+            layer: of which layer, counted from 0; all of them unless given.
+            head: of which head, counted from 0; all of them unless given.
+
+        Returns:
+            Weights, (layers, heads, keys), without the axes of what was given.
+
+        Raises:
+            RowError: the word does not occur, or several times; no token lies there.
+            ParameterError: no such layer or head.
+            RecordingError: layers of several shapes, of which one has to be named; no text; q and k were not kept.
+        """
+        chosen = self._layers_of(layer)
+        if len({self.layers[i].shape for i in chosen}) > 1:
+            raise RecordingError("row", "layers of one shape", "several", "Name one: rec.row(where, layer=0).")
+        rows = torch.stack([self._row(self.layers[i], where, head) for i in chosen])
+        return rows if layer is None else rows[0]
+
+    def top(
+        self, where: Where, k: int = 5, layer: int | None = None, head: int | None = None, *, words: bool = True
+    ) -> list[Attended]:
+        """What a token or word looks at most, in each head.
+
+        Args:
+            where: as in `row`.
+            k: how many of each head.
+            layer: as in `row`.
+            head: as in `row`.
+            words: whether attention to the pieces of a word is added up, or tokens are told one by one.
+
+        Raises:
+            SoftmapError: as `row`; k that is no whole number of at least 1.
+        """
+        if isinstance(k, bool) or not hasattr(k, "__index__") or k < 1:
+            raise ParameterError("k", "a whole number of at least 1", repr(k), "It is how many to give of each head.")
+        found: list[Attended] = []
+        for i in self._layers_of(layer):
+            recorded = self.layers[i]
+            row = self._row(recorded, where, head)
+            units = self._units_of_keys(recorded, words)
+            sums = torch.from_numpy(wording.attention_to(row.reshape(-1, row.shape[-1]).numpy(force=True), units))
+            first = 0 if head is None else recorded.find_head(head)
+            for h, weights in enumerate(sums, start=first):
+                order = torch.argsort(weights, descending=True, stable=True)[:k].tolist()
+                found += [Attended(i, h, j, units[j].label, float(weights[j])) for j in order]
+        return found
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it as a folder: a manifest, and a safetensors file for each layer (docs/reference/recording.md).
+
+        Raises:
+            RecordingError: there is something already; a mask or bias that no file can hold.
+            OSError: the place can't be written to.
+        """
+        from softmap.recorded.storage import save
+
+        save(self, path)
+
+    def to_arrow(self) -> Any:
+        """The statistics as a table of Apache Arrow: one row for each layer, head and token (docs/how-to/record.md).
+
+        Raises:
+            RecordingError: no statistics were kept.
+            ImportError: pyarrow is not installed.
+        """
+        from softmap.recorded.tables import to_arrow
+
+        return to_arrow(self)
+
+    def to_pandas(self) -> Any:
+        """`to_arrow` as a pandas DataFrame.
+
+        Raises:
+            RecordingError: no statistics were kept.
+            ImportError: pyarrow or pandas is not installed.
+        """
+        return self.to_arrow().to_pandas()
+
+    @property
+    def _only(self) -> RecordedSequence:
+        if len(self.sequences) != 1:
+            got = f"a batch of {len(self.sequences)}"
+            raise RecordingError("recording", "one sequence", got, "Take one: rec.batch(0).")
+        return self.sequences[0]
+
+    def _text(self, of: Text | None) -> Tokens:
+        tokens = None if of is None else getattr(self._only, of)
+        if tokens is None:
+            hint = "Name queries and keys by their number."
+            raise RecordingError("recording", "the tokens of a text", "none here", hint)
+        found: Tokens = tokens
+        return found
+
+    def _layers_of(self, layer: int | None) -> Sequence[int]:
+        return range(len(self.layers)) if layer is None else (self.find_layer(layer),)
+
+    def _row(self, layer: RecordedLayer, where: Where, head: int | None) -> Float[Tensor, "*heads keys"]:
+        tokens = self._find_tokens(layer, where)
+        matrix = layer.matrix if head is None else layer.matrix[layer.find_head(head)]
+        weights: Tensor = matrix[..., tokens.start : tokens.stop, :]
+        return weights.mean(-2)
+
+    def _find_tokens(self, layer: RecordedLayer, where: Where) -> range:
+        """The queries that are meant."""
+        count = layer.shape[1]
+        if isinstance(where, tuple):
+            tokens = self._text(layer.queries_of)
+            start, stop = where
+            inside = [i for i, (a, b) in enumerate(tokens.spans) if a < stop and b > start and not tokens.special[i]]
+            if not inside:
+                hint = f"The text has {len(tokens.text)} characters, counted from 0; stop is one past the last."
+                raise RowError(f"characters {where}", "a token that lies there", "none", hint)
+            return range(inside[0], inside[-1] + 1)
+        if isinstance(where, str):
+            units = wording.units_of_words(self._text(layer.queries_of))
+            unit = units[wording.find_row(units, where)]
+            return range(unit.start, unit.stop)
+        if isinstance(where, bool) or not hasattr(where, "__index__") or not -count <= where < count:
+            hint = "A word stands as text, characters as (start, stop)."
+            raise RowError(f"token {where!r}", f"a number from 0 to {count - 1}", repr(where), hint)
+        return range(where % count, where % count + 1)
+
+    def _units_of_keys(self, layer: RecordedLayer, words: bool) -> tuple[Unit, ...]:
+        tokens = None if layer.keys_of is None else getattr(self._only, layer.keys_of)
+        if tokens is None:
+            return tuple(wording.Unit(str(i), i, i + 1) for i in range(layer.shape[2]))
+        return wording.units_of_words(tokens) if words else wording.units_of_tokens(tokens)
