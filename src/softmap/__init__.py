@@ -12,22 +12,28 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "self_attention": "softmap.mechanism",
-    "Steps": "softmap.mechanism",
     "AttentionMatrix": "softmap.matrix",
     "example": "softmap.worked_example",
     "explain": "softmap.story",
+    "heads": "softmap.roles",
+    "load": "softmap.recorded.storage",
+    "record": "softmap.models.record",
+    "recording": "softmap.models.record",
     "SoftmapError": "softmap.errors",
 }
 _MODULES = ("biases", "masks", "models")
 __all__ = [
     "AttentionMatrix",
     "SoftmapError",
-    "Steps",
     "biases",
     "example",
     "explain",
+    "heads",
+    "load",
     "masks",
     "models",
+    "record",
+    "recording",
     "self_attention",
 ]
 
@@ -35,7 +41,10 @@ if TYPE_CHECKING:
     from softmap import biases, masks, models
     from softmap.errors import SoftmapError
     from softmap.matrix import AttentionMatrix
-    from softmap.mechanism import Steps, self_attention
+    from softmap.mechanism import self_attention
+    from softmap.models.record import record, recording
+    from softmap.recorded.storage import load
+    from softmap.roles import heads
     from softmap.story import explain
     from softmap.worked_example import example
 

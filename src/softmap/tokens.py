@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from softmap.errors import ModelError, TextError
@@ -94,6 +95,46 @@ def tokenize(loaded: LoadedModel, text: str, *, truncate: bool = False) -> Token
         unknown=tuple(i == tokenizer.unk_token_id for i in encoding["input_ids"]),
         cut=length - len(encoding["input_ids"]),
     )
+
+
+def tokens_of_ids(ids: list[int], tokenizer: Any = None) -> Tokens:
+    """The tokens of ids whose text is not known: it is put together from what each of them stands for.
+
+    Args:
+        ids: vocabulary indices, (tokens).
+        tokenizer: what knows their names; without it they are numbers.
+    """
+    if tokenizer is None:
+        pieces = surfaces = [f" {i}" for i in ids]
+        special, unknown = [False] * len(ids), [False] * len(ids)
+    else:
+        pieces = [str(piece) for piece in tokenizer.convert_ids_to_tokens(ids)]
+        marks = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id, tokenizer.mask_token_id}
+        special, unknown = [i in marks for i in ids], [i == tokenizer.unk_token_id for i in ids]
+        surfaces = [
+            "" if mark else _surface(tokenizer, i, piece) for i, piece, mark in zip(ids, pieces, special, strict=True)
+        ]
+    ends = list(accumulate(len(surface) for surface in surfaces))
+    words = list(accumulate(mark or surface[:1].isspace() for surface, mark in zip(surfaces, special, strict=True)))
+    return Tokens(
+        text="".join(surfaces),
+        ids=tuple(ids),
+        pieces=tuple(piece.strip() if tokenizer is None else piece for piece in pieces),
+        spans=tuple((end - len(surface), end) for end, surface in zip(ends, surfaces, strict=True)),
+        words=tuple(None if mark else word for word, mark in zip(words, special, strict=True)),
+        special=tuple(special),
+        unknown=tuple(unknown),
+    )
+
+
+def _surface(tokenizer: Any, token: int, piece: str) -> str:
+    """What a token stands for in a text, with the space before a word: each kind of vocabulary marks it in its own way."""
+    text = str(tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    if piece.startswith("##"):
+        return text.removeprefix("##")
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    of_words = piece.startswith(("▁", "Ġ")) or type(getattr(backend, "model", None)).__name__ == "WordPiece"
+    return f" {text.lstrip()}" if of_words else text
 
 
 def token_limit(loaded: LoadedModel) -> int:

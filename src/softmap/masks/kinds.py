@@ -199,9 +199,63 @@ class Dense(Mask):
         return f"dense({tuple(self.matrix.shape)})"
 
 
+@dataclass(frozen=True, repr=False, eq=False)
+class Runs(Mask):
+    """Runs of consecutive keys for each query. No factory makes it: it is what a mask of any kind comes to in a file.
+
+    Attributes:
+        edges: where the runs begin and end, by turns, query by query: place (query, key) of a matrix with one key more
+            is the number query · (keys + 1) + key. int64 on the CPU, (2 · runs,), each larger than the one before.
+        queries: how many queries there are.
+        keys: how many keys there are.
+    """
+
+    edges: Tensor
+    queries: int
+    keys: int
+    offset: int | None = None
+
+    def check(self, queries: int, keys: int) -> None:
+        if (self.queries, self.keys) != (queries, keys):
+            expected = f"shape ({queries}, {keys}), as q and k have it"
+            raise ShapeError(repr(self), expected, f"shape ({self.queries}, {self.keys})", "It is of another matrix.")
+
+    def visible(self, query: Tensor, key: Tensor) -> Tensor:
+        place = (query * (self.keys + 1) + key).contiguous()
+        return torch.searchsorted(self.edges.to(key.device), place, right=True) % 2 == 1
+
+    def strip(self, rows: range, keys: range, device: torch.device | str = "cpu") -> Tensor:
+        width, wide = len(keys) + 1, self.keys + 1
+        first, last = torch.searchsorted(
+            self.edges, torch.tensor([rows.start, rows.stop], device="cpu") * wide
+        ).tolist()
+        query, key = _split(self.edges[first:last], wide)
+        place = (query - rows.start) * width + key.clamp(keys.start, keys.stop) - keys.start
+        turns = torch.zeros(len(rows) * width, dtype=torch.uint8, device="cpu")  # only odd or even matters: it may wrap
+        turns.index_add_(0, place, torch.ones_like(place, dtype=torch.uint8))
+        counts = turns.view(len(rows), width).cumsum(1, dtype=torch.uint8)
+        return (counts[:, :-1] % 2 == 1).to(device)
+
+    def spans(self, queries: int, keys: int) -> Spans:
+        self.check(queries, keys)
+        query, key = _split(self.edges, keys + 1)
+        start, stop = torch.zeros(2, queries, dtype=torch.int64, device="cpu")
+        start.scatter_reduce_(0, query[::2], key[::2], "amin", include_self=False)
+        stop.scatter_reduce_(0, query[1::2], key[1::2], "amax")
+        return Spans(start, stop, exact=bool((query[2::2] > query[1:-1:2]).all()))
+
+    def __repr__(self) -> str:
+        return _with_offset(f"runs({len(self.edges) // 2} for {self.queries} queries)", self.offset)
+
+
 def _places(queries: int, offset: int | None) -> Tensor:
     """Where the queries stand among the keys."""
     return torch.arange(queries, device="cpu") + (offset or 0)
+
+
+def _split(places: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The query and the key of each place of a matrix so wide."""
+    return places // width, places % width
 
 
 def _with_offset(call: str, offset: int | None) -> str:

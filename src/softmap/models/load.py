@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from softmap.errors import ModelError
 from softmap.models.settings import quiet_transformers, without_collections
@@ -33,13 +34,13 @@ class LoadedModel:
 
     Attributes:
         model: a ``transformers`` model, in evaluation mode.
-        tokenizer: its tokenizer.
+        tokenizer: its tokenizer; None of a model that was given without.
         name: the hub id or directory it was asked for by.
         revision: the commit it was loaded from; None for a directory or a packaged copy.
     """
 
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerBase | None
     name: str
     revision: str | None = None
 
@@ -52,6 +53,7 @@ def load(
     *,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    **options: Any,
 ) -> LoadedModel:
     """Load a model and its tokenizer.
 
@@ -61,6 +63,8 @@ def load(
             installed (its weights are checked against their published SHA-256), else the hub's.
         revision: the hub's branch, tag or commit.
         trust_remote_code: whether Python code that comes with the model may run. Off unless asked for.
+        options: what ``from_pretrained`` takes besides, for models that are large: dtype, device_map and others; and
+            device, where the model is put once it is loaded.
 
     Raises:
         ModelError: there is no such model, its weights are not safetensors, or some of them are missing.
@@ -73,13 +77,15 @@ def load(
                 type(name_or_path).__name__,
                 "Wrap a model that is loaded already: softmap.models.LoadedModel(model, tokenizer, name).",
             )
-        return _load_from(os.fspath(name_or_path), revision=revision, trust_remote_code=trust_remote_code)
+        return _load_from(
+            os.fspath(name_or_path), revision=revision, trust_remote_code=trust_remote_code, options=options
+        )
     packaged = packaged_directory() if revision is None else None
     if packaged is not None:
         _check_sha256(packaged / "model.safetensors")
-        return _load_from(str(packaged), name=DEFAULT_MODEL)
+        return _load_from(str(packaged), name=DEFAULT_MODEL, options=options)
     try:
-        return _load_from(DEFAULT_MODEL, revision=revision)
+        return _load_from(DEFAULT_MODEL, revision=revision, options=options)
     except ModelError as error:
         raise ModelError(
             "the default model",
@@ -111,9 +117,16 @@ def _check_sha256(weights: Path) -> None:
 
 
 def _load_from(
-    where: str, *, name: str | None = None, revision: str | None = None, trust_remote_code: bool = False
+    where: str,
+    *,
+    name: str | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    options: Mapping[str, Any],
 ) -> LoadedModel:
     """Load from a directory or the hub; whatever goes wrong in there becomes a ModelError."""
+    device = options.get("device")
+    of_weights = {option: value for option, value in options.items() if option != "device"}
     name = name or where
     where = os.path.expanduser(where)
     is_directory = os.path.isdir(where)
@@ -123,15 +136,22 @@ def _load_from(
         raise ModelError(
             name, "a directory that exists, or a hub id like owner/name", "no directory", "Check the path."
         )
-    options = {"revision": None if is_directory else revision, "trust_remote_code": trust_remote_code}
+    both = {"revision": None if is_directory else revision, "trust_remote_code": trust_remote_code}
     try:
         with without_collections(), quiet_transformers():
             from transformers import AutoModel, AutoTokenizer
 
-            tokenizer = AutoTokenizer.from_pretrained(where, **options)
+            tokenizer = AutoTokenizer.from_pretrained(where, **both)
             model, report = AutoModel.from_pretrained(
-                where, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **options
+                where,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **both,
+                **of_weights,
             )  # what does not fit is refused below, by name
+            if device is not None:
+                model.to(device)
     except Exception as error:  # transformers and the hub raise almost anything
         raise ModelError(
             name, "a model that transformers can load", _first_line(error), _hint_for(error, is_directory)

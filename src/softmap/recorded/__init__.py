@@ -1,6 +1,6 @@
 """Recordings: what the attention layers of a model worked with on one run, in memory and in files."""
 
-from softmap.recorded.layer import OtherLayer, RecordedLayer
+from softmap.recorded.layer import Inside, OtherLayer, RecordedLayer
 from softmap.recorded.recording import Attended, Origin, RecordedSequence, Recording
 
-__all__ = ["Attended", "Origin", "OtherLayer", "RecordedLayer", "RecordedSequence", "Recording"]
+__all__ = ["Attended", "Inside", "Origin", "OtherLayer", "RecordedLayer", "RecordedSequence", "Recording"]

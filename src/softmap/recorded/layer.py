@@ -23,6 +23,21 @@ Part = Literal["encoder", "decoder"]
 Text = Literal["tokens", "target"]
 
 
+class Inside(NamedTuple):
+    """More of a layer, for its story.
+
+    Attributes:
+        output: what the model's own attention function gave, (heads, rows, d_v), at the rows that were compared: all
+            of a page; None where the model has none.
+        x: what entered the layer, (tokens, d_model), where q, k and v are linear maps of it alone; else None.
+        biases: those of q, k and v that a bias is added to; none where x is None.
+    """
+
+    output: Float[Tensor, "heads rows d_v"] | None
+    x: Float[Tensor, "tokens d_model"] | None
+    biases: tuple[str, ...]
+
+
 @dataclass(frozen=True, repr=False, eq=False)
 class RecordedLayer:
     """One attention layer on one sequence.
@@ -46,6 +61,11 @@ class RecordedLayer:
         largest: the largest magnitudes in q and in k.
         queries_of: which text the queries are the tokens of; None where they are no tokens, as of a picture.
         keys_of: likewise, of the keys.
+        number: which of the model's attention layers it is, counted from 0 in the order in which they ran; None where it
+            is its place in the recording.
+        difference: the largest absolute difference between the output as softmap computed it and that of the model's own
+            attention function, over all rows of a page, some of more; None where the model has none to compare with.
+        inside: what else was kept for telling the layer's story, in memory alone; else None.
     """
 
     path: str
@@ -65,6 +85,9 @@ class RecordedLayer:
     largest: tuple[float, float]
     queries_of: Text | None = None
     keys_of: Text | None = None
+    number: int | None = None
+    difference: float | None = None
+    inside: Inside | None = None
 
     @cached_property
     def matrix(self) -> AttentionMatrix:
@@ -100,15 +123,17 @@ class RecordedLayer:
 
 
 class OtherLayer(NamedTuple):
-    """A layer that mixes tokens otherwise than by softmax attention.
+    """A layer that is not in the recording.
 
     Attributes:
         path: the module's path.
         name: its class, such as ``Qwen3NextGatedDeltaNet``.
+        why: ``no softmax attention``, or ``not through the interface``: attention that softmap can't see.
     """
 
     path: str
     name: str
+    why: str = "no softmax attention"
 
 
 def find(name: str, value: Any, count: int, hint: str) -> int:

@@ -1,0 +1,339 @@
+"""One call of a model's attention function: read, computed, and compared with the model's own function.
+
+A model calls ``function(module, query, key, value, attention_mask, **options)`` with arrays (batch, heads, tokens, d);
+see https://huggingface.co/docs/transformers/attention_interface. Here it becomes one `Piece` for each sequence, with its
+padding trimmed, and everything in it that changes the weights. What is not understood is refused.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from softmap import biases, kernels, masks
+from softmap.errors import ModelError
+from softmap.kernels.contract import Problem, Wanted
+from softmap.mechanism import PAGE
+from softmap.models.masking import CAUSAL, EVERYTHING, ModelMask, Rule, agree, both, dense_rule
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor, nn
+
+    from softmap.biases import Bias
+    from softmap.masks import Mask
+
+HARMLESS = frozenset(
+    [
+        "dropout",
+        "scaling",
+        "softcap",
+        "s_aux",
+        "position_bias",
+        "is_causal",
+        "sliding_window",
+        "output_attentions",
+        "output_hidden_states",
+        "position_ids",
+        "use_cache",
+        "cache_position",
+        "return_dict",
+        "deterministic",
+        "cu_seqlens",
+        "cu_seq_lens_q",
+        "cu_seq_lens_k",
+        "max_length_q",
+        "max_length_k",
+        "max_seqlen",
+        "num_items_in_batch",
+        "logits_to_keep",
+        "layer_idx",
+        "position_embeddings",
+        "token_type_ids",
+        "output_router_logits",
+        "attention_mask",
+        "head_mask",
+    ]
+)
+"""What models hand to their attention function: known here, or of no effect on the weights."""
+SAMPLE = 16
+"""Rows of a long matrix on which the output is compared with the model's own function."""
+
+
+@dataclass(eq=False)
+class Piece:
+    """What one call says of one sequence.
+
+    Attributes:
+        q: the queries, (heads, queries, d_k).
+        k: the keys, (kv_heads, keys, d_k).
+        v: the values, (kv_heads, keys, d_v).
+        rows: the positions of the queries in the sequence.
+        keys: the positions of the keys.
+        rule: which key may be seen by its position.
+        padding: which of some keys are real tokens.
+        scale: what the scores are multiplied by.
+        softcap: the cap of the scaled scores, or None.
+        sinks: one logit per head, or None.
+        added: what is added to the scaled scores, (heads or 1, queries, keys), or None.
+    """
+
+    q: Float[Tensor, "heads queries d_k"]
+    k: Float[Tensor, "kv_heads keys d_k"]
+    v: Float[Tensor, "kv_heads keys d_v"]
+    rows: range
+    keys: range
+    rule: Rule
+    padding: Callable[[range], Mask]
+    scale: float
+    softcap: float | None
+    sinks: Float[Tensor, " heads"] | None
+    added: Float[Tensor, "heads queries keys"] | None
+
+    def without(self, nothing: Tensor) -> Piece:
+        """The same, without q, k and v, which are kept elsewhere."""
+        return replace(self, q=nothing, k=nothing, v=nothing)
+
+    @property
+    def problem(self) -> Problem:
+        """The matrix of this call alone."""
+        mask = both(self.rule.build(self.rows, self.keys), self.padding(self.keys))
+        bias = None if self.added is None else bias_of(self.added)
+        return Problem(self.q, self.k, mask, self.scale, self.softcap, self.sinks, bias)
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """The arguments of one call.
+
+    Attributes:
+        module: the attention layer that calls.
+        q: (batch, heads, queries, d_k).
+        k: (batch, kv_heads, keys, d_k).
+        v: (batch, kv_heads, keys, d_v).
+        mask: what the model's mask became: a `ModelMask`, a tensor that the model made itself, or None.
+        options: the other arguments.
+    """
+
+    module: nn.Module
+    q: Float[Tensor, "batch heads queries d_k"]
+    k: Float[Tensor, "batch kv_heads keys d_k"]
+    v: Float[Tensor, "batch kv_heads keys d_v"]
+    mask: ModelMask | Tensor | None
+    options: dict[str, Any]
+
+    def check(self, name: str) -> None:
+        """Refuse what is not understood.
+
+        Raises:
+            ModelError: arguments that may change the weights in a way not known here.
+        """
+        unknown = [key for key, value in self.options.items() if value is not None and key not in HARMLESS]
+        if unknown:
+            hint = "Such attention can't be told by softmax(q kᵀ · scale) v with a mask, a bias, a cap and sinks."
+            raise ModelError(name, "attention arguments that softmap knows", ", ".join(sorted(unknown)), hint)
+        if self.options.get("dropout"):
+            got = f"dropout of {self.options['dropout']}"
+            raise ModelError(name, "a model in evaluation mode", got, "Call model.eval() first.")
+        sinks = self.options.get("s_aux")
+        if sinks is not None and sinks.shape != self.q.shape[1:2]:
+            got = f"sinks of shape {tuple(sinks.shape)}"
+            raise ModelError(name, "one sink for each head", got, "Other sinks are not known to softmap.")
+        sizes = self.q.shape[2], self.k.shape[2]
+        if isinstance(self.mask, ModelMask) and (len(self.mask.rows), len(self.mask.keys)) != sizes:
+            got = f"one of {len(self.mask.rows)} x {len(self.mask.keys)}"
+            hint = "The model changes its keys after it has asked for a mask, which is not known to softmap."
+            raise ModelError(name, f"a mask of {sizes[0]} x {sizes[1]}, as q and k have it", got, hint)
+
+    @property
+    def causal(self) -> bool:
+        """Whether a call without a mask is causal, as ``transformers``' sdpa takes it."""
+        said = self.options.get("is_causal")
+        said = getattr(self.module, "is_causal", True) if said is None else said
+        return bool(said) and self.q.shape[2] > 1
+
+    @property
+    def positions(self) -> tuple[range, range] | None:
+        """The positions of queries and keys, where the mask knows them."""
+        return (self.mask.rows, self.mask.keys) if isinstance(self.mask, ModelMask) else None
+
+    def piece(self, item: int, rows: range, keys: range, own: range | None = None) -> Piece:
+        """What it says of one sequence.
+
+        Args:
+            item: its number in the batch.
+            rows: the positions of the queries.
+            keys: the positions of the keys.
+            own: the positions that are real tokens, of queries that are not those of the keys; else the mask's.
+        """
+        real_keys = real_rows = range(max(rows.stop, keys.stop))
+        if isinstance(self.mask, ModelMask):
+            real_keys = real_rows = self.mask.valid_range(item)
+        real_rows = real_rows if own is None else own
+        some_rows, some_keys = _overlap(rows, real_rows), _overlap(keys, real_keys)
+        of_rows, of_keys = _slice(some_rows, rows), _slice(some_keys, keys)
+        rule, added = self._rule(item, rows, keys)
+        bias = self._position_bias(item)
+        if bias is not None:
+            added = bias if added is None else added + bias
+        sinks, softcap = self.options.get("s_aux"), self.options.get("softcap")
+        return Piece(
+            q=self.q[item, :, of_rows],
+            k=self.k[item, :, of_keys],
+            v=self.v[item, :, of_keys],
+            rows=some_rows,
+            keys=some_keys,
+            rule=rule,
+            padding=partial(self.mask.padding, item) if isinstance(self.mask, ModelMask) else lambda keys: masks.full(),
+            scale=self.scale,
+            softcap=None if softcap is None else float(softcap),
+            sinks=None if sinks is None else sinks.detach().float(),
+            added=None if added is None else added[:, of_rows, of_keys],
+        )
+
+    @property
+    def scale(self) -> float:
+        """What the scores are multiplied by."""
+        scale = self.options.get("scaling")
+        return float(self.q.shape[-1] ** -0.5 if scale is None else scale)
+
+    def _rule(self, item: int, rows: range, keys: range) -> tuple[Rule, Tensor | None]:
+        """Which key may be seen, and what a mask of numbers adds beyond that."""
+        if isinstance(self.mask, ModelMask):
+            rule = self.mask.rule(item)
+            if not agree(self.mask, item, rule.build(rows, keys), rows, keys):
+                rule = self.mask.asking(item)  # the library's function is no longer what its name says
+            return rule, None
+        if self.mask is None:
+            return (CAUSAL if self.causal else EVERYTHING), None
+        matrix = self.mask[item if len(self.mask) > 1 else 0, ..., : len(keys)].detach()
+        matrix = matrix.expand(-1, len(rows), -1)  # (heads or 1, queries, keys)
+        if matrix.dtype == torch.bool and len(matrix) == 1:
+            return dense_rule(matrix[0], rows, keys), None
+        if matrix.dtype == torch.bool:
+            return EVERYTHING, torch.zeros_like(matrix, dtype=torch.float32).masked_fill_(~matrix, -torch.inf)
+        hidden = matrix <= torch.finfo(matrix.dtype).min / 2
+        plain = len(matrix) == 1 and not bool(matrix.masked_fill(hidden, 0).any())
+        if plain:
+            return dense_rule(~hidden[0], rows, keys), None
+        return EVERYTHING, matrix.float().masked_fill(hidden, -torch.inf)
+
+    def _position_bias(self, item: int) -> Tensor | None:
+        bias = self.options.get("position_bias")
+        if bias is None or not bool(bias.any()):
+            return None
+        mine: Tensor = bias[item if len(bias) > 1 else 0].detach()
+        return mine
+
+    def own_output(self, item: int, rows: range, keys: range, chosen: Tensor) -> Tensor | None:
+        """The output of the model's own eager function at some queries of a sequence, in float32; None without one.
+
+        Args:
+            item: the sequence's number in the batch.
+            rows: the positions of all queries.
+            keys: the positions of all keys.
+            chosen: which queries, (n,), numbers within `rows`.
+        """
+        function = eager_function(self.module)
+        if function is None:
+            return None
+        options = dict(self.options)
+        bias = options.get("position_bias")
+        if bias is not None:
+            options["position_bias"] = bias[item if len(bias) > 1 else 0][None, :, chosen].float()
+        q, k, v = (array[item][None].float() for array in (self.q, self.k, self.v))
+        output: Tensor = function(self.module, q[:, :, chosen], k, v, self._strip(item, rows, keys, chosen), **options)[
+            0
+        ]
+        return output[0].detach().transpose(0, 1)  # (n, heads, d_v) -> (heads, n, d_v)
+
+    def _strip(self, item: int, rows: range, keys: range, chosen: Tensor) -> Tensor | None:
+        """What the eager function adds to the scores of some queries, (1, heads or 1, n, keys)."""
+        lowest = torch.finfo(torch.float32).min
+        if isinstance(self.mask, torch.Tensor):
+            strip = self.mask[item if len(self.mask) > 1 else 0].expand(-1, len(rows), -1)[:, chosen]
+            if strip.dtype == torch.bool:
+                strip = torch.zeros(strip.shape).masked_fill(~strip, lowest)
+            return strip[None].float()
+        key = torch.arange(keys.start, keys.stop)
+        query = (chosen + rows.start)[:, None]
+        if isinstance(self.mask, ModelMask):
+            seen = self.mask.visible(item, query, key) & self.mask.padding(item, keys).visible(query, key - keys.start)
+        elif self.causal:
+            seen = key <= query
+        else:
+            return None
+        return torch.zeros(seen.shape).masked_fill(~seen, lowest)[None, None].to(self.q.device)
+
+
+def attend(piece: Piece, wanted: Wanted | None, problem: Problem) -> tuple[Tensor, kernels.Swept | None]:
+    """The output of one call, (heads, queries, d_v), and the statistics where they are wanted.
+
+    Without them it comes from torch's own attention where that can do it without a matrix of masks, else from a sweep.
+    """
+    if wanted is None and _is_plain(problem):
+        causal = problem.shape[1] > 1 and int(problem.spans.stop[0]) < problem.shape[2]
+        grouped = problem.group > 1
+        return torch.nn.functional.scaled_dot_product_attention(
+            piece.q[None], piece.k[None], piece.v[None], is_causal=causal, scale=piece.scale, enable_gqa=grouped
+        )[0], None
+    swept = kernels.sweep(problem, wanted or Wanted(v=piece.v))
+    output = swept.statistics.output
+    assert output is not None
+    return output, swept
+
+
+def bias_of(added: Float[Tensor, "heads queries keys"]) -> Bias:
+    """A matrix of biases as a bias: a number for each distance, where it is that."""
+    table = table_by_distance(added)
+    return biases.dense(added) if table is None else biases.relative(table, zero=added.shape[1] - 1, offset=0)
+
+
+def table_by_distance(added: Float[Tensor, "heads queries keys"]) -> Float[Tensor, "heads distances"] | None:
+    """The numbers of a matrix that depends on the distance j − i alone, from distance 1 − queries on; None of others."""
+    _heads, queries, keys = added.shape
+    table = torch.cat([added[:, 1:, 0].flip(1), added[:, 0]], dim=1)  # distances 1 - queries to keys - 1
+    step = max(1, (1 << 20) // keys)
+    for first in range(0, queries, step):
+        rows = torch.arange(first, min(first + step, queries), device=added.device)
+        distances = torch.arange(keys, device=added.device) - rows[:, None] + queries - 1
+        if not torch.equal(added[:, rows], table[:, distances]):
+            return None
+    return None if bool(table.isinf().any()) else table
+
+
+def eager_function(module: nn.Module) -> Callable[..., Any] | None:
+    """The plain attention function that stands beside the module's class, or a base's."""
+    homes = (sys.modules[base.__module__] for base in type(module).__mro__)
+    return next((home.eager_attention_forward for home in homes if hasattr(home, "eager_attention_forward")), None)
+
+
+def rows_to_compare(queries: int) -> Tensor:
+    """All rows of a page; some of more, the last among them."""
+    if queries <= PAGE:
+        return torch.arange(queries)
+    return torch.linspace(0, queries - 1, SAMPLE).round().long()
+
+
+def _is_plain(problem: Problem) -> bool:
+    """Whether torch's attention can do it: every query sees every key, or the usual triangle."""
+    spans, (_, queries, keys) = problem.spans, problem.shape
+    if problem.softcap is not None or problem.sinks is not None or problem.bias is not None or not spans.exact:
+        return False
+    everything = bool((spans.start == 0).all()) and bool((spans.stop == keys).all())
+    triangle = queries == keys and torch.equal(spans.stop, torch.arange(1, keys + 1)) and not bool(spans.start.any())
+    return everything or triangle
+
+
+def _overlap(one: range, other: range) -> range:
+    start = max(one.start, other.start)
+    return range(start, max(start, min(one.stop, other.stop)))
+
+
+def _slice(part: range, whole: range) -> slice:
+    return slice(part.start - whole.start, part.stop - whole.start)

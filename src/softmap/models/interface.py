@@ -1,0 +1,201 @@
+"""softmap in the place of a model's attention function, through ``transformers``' own interfaces.
+
+``softmap`` is registered as an attention function and as a mask function
+(https://huggingface.co/docs/transformers/attention_interface). A model that is set to it computes what it always does;
+while a recording is open, what it hands to its attention function is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import re
+import weakref
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+from softmap.errors import ModelError
+from softmap.models.attending import Call, attend
+from softmap.models.masking import ModelMask
+from softmap.models.settings import quiet_transformers
+from softmap.recorded import OtherLayer
+
+if TYPE_CHECKING:
+    from softmap.models.recorder import Recorder
+
+IMPLEMENTATION = "softmap"
+OTHER_SEQUENCE = ("key_value_states", "encoder_hidden_states", "cross_attention_states", "kv_hidden_states")
+"""Arguments by which attention layers are given another sequence to look at."""
+ATTENTION = re.compile(r"Attention|Attn")
+LINEAR = re.compile(r"Linear|Lightning|DeltaNet|Mamba|Recurrent|Rwkv|Conv|SSM|Kernelized", re.IGNORECASE)
+REFUSED = (
+    "softmap sees attention that goes through transformers' AttentionInterface; the table of models is in the docs."
+)
+
+_recorders: weakref.WeakKeyDictionary[nn.Module, Recorder] = weakref.WeakKeyDictionary()
+"""The recording that each module is in."""
+
+
+def _attend(
+    module: nn.Module, query: Any, key: Any, value: Any, attention_mask: Any = None, **options: Any
+) -> tuple[Any, None]:
+    """The attention function: arrays (batch, heads, tokens, d) in, the output (batch, tokens, heads, d_v) out."""
+    call, recorder = Call(module, query, key, value, attention_mask, options), _recorders.get(module)
+    output = recorder.attend(call) if recorder is not None and not recorder.is_elsewhere() else _attend_unrecorded(call)
+    return output.transpose(1, 2).contiguous(), None
+
+
+def _attend_unrecorded(call: Call) -> torch.Tensor:
+    name = type(call.module).__name__
+    call.check(name)
+    rows, keys = call.positions or (range(call.q.shape[2]), range(call.k.shape[2]))
+    output = call.q.new_zeros(*call.q.shape[:3], call.v.shape[3])
+    for item in range(call.q.shape[0]):
+        piece = call.piece(item, rows, keys)
+        if piece.rows and piece.keys:
+            own = slice(piece.rows.start - rows.start, piece.rows.stop - rows.start)
+            output[item, :, own] = attend(piece, None, piece.problem)[0]
+    if torch.is_grad_enabled() and call.q.requires_grad:
+        hint = "Run the model under torch.no_grad(), or train it with another attention function."
+        raise ModelError(name, "a run without gradients", "one with gradients", hint)
+    return output
+
+
+def _mask(
+    *,
+    q_length: int,
+    kv_length: int,
+    q_offset: Any = 0,
+    kv_offset: Any = 0,
+    mask_function: Any,
+    attention_mask: torch.Tensor | None = None,
+    use_vmap: bool = False,
+    **_: Any,
+) -> ModelMask:
+    """The mask function: what the model asks for, as it asks for it."""
+    first_row, first_key = int(q_offset), int(kv_offset)
+    return ModelMask(
+        rows=range(first_row, first_row + q_length),
+        keys=range(first_key, first_key + kv_length),
+        function=mask_function,
+        valid=None if attention_mask is None else attention_mask.bool(),
+        by_element=use_vmap,
+    )
+
+
+AttentionInterface.register(IMPLEMENTATION, _attend)
+AttentionMaskInterface.register(IMPLEMENTATION, _mask)
+
+
+@contextlib.contextmanager
+def standing_in(model: PreTrainedModel, recorder: Recorder) -> Iterator[None]:
+    """Put softmap in the place of the model's attention function; afterwards all is as it was found.
+
+    Raises:
+        ModelError: the model is being recorded already.
+    """
+    modules = list(model.modules())
+    if any(module in _recorders for module in modules):
+        hint = "Close that recording first, or load the model a second time."
+        raise ModelError(recorder.name, "a model that is not being recorded", "one that is", hint)
+    with contextlib.ExitStack() as undo:
+        for config in _configs(model):
+            undo.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)
+        if model.config._attn_implementation != IMPLEMENTATION:
+            with quiet_transformers():
+                model.set_attn_implementation(IMPLEMENTATION)
+        for module in modules:
+            undo.callback(_recorders.pop, module, None)
+            _recorders[module] = recorder
+            if calls_interface(module):
+                hook = module.register_forward_pre_hook(_before(recorder), with_kwargs=True)
+                undo.callback(hook.remove)
+        undo.enter_context(torch.no_grad())
+        yield
+
+
+def calls_interface(module: nn.Module) -> bool:
+    """Whether a method of the module's class asks for the attention function that the model is set to."""
+    return any(
+        "ALL_ATTENTION_FUNCTIONS" in inspect.unwrap(method).__code__.co_names
+        for base in type(module).__mro__
+        if base.__module__.partition(".")[0] != "torch"
+        for method in vars(base).values()
+        if inspect.isfunction(inspect.unwrap(method)) and hasattr(inspect.unwrap(method), "__code__")
+    )
+
+
+def find_others(model: PreTrainedModel, name: str) -> tuple[OtherLayer, ...]:
+    """The layers that a recording will not hold: hybrid models' other layers, and pooling by torch's own attention.
+
+    Raises:
+        ModelError: the model has softmax attention that can't be seen, or none that can.
+    """
+    paths = {module: path for path, module in model.named_modules()}
+    seen = {module for module in paths if calls_interface(module)}
+    near = {module for module in paths if any(part in seen for part in module.modules())}
+    near |= {part for module in seen for part in module.modules()}
+    beside = {module for module in paths if module not in near and ATTENTION.search(type(module).__name__)}
+    beside -= {part for module in beside for part in module.modules() if part is not module}
+    linear = {module for module in beside if LINEAR.search(type(module).__name__)}
+    pooling = {module for module in beside if isinstance(module, nn.MultiheadAttention)} if seen else set()
+    unseen = [module for module in paths if module in beside - linear - pooling]
+    if unseen or not seen:
+        listed = ", ".join(f"{paths[module]} ({type(module).__name__})" for module in unseen[:6])
+        more = f" and {len(unseen) - 6} more" if len(unseen) > 6 else ""
+        got = f"{type(model).__name__}, in which these would not be seen: {listed}{more}" if unseen else ""
+        got = got or f"{type(model).__name__}, which has no softmax attention that goes through it"
+        raise ModelError(name, "attention that goes through transformers' AttentionInterface", got, REFUSED)
+    found = [OtherLayer(paths[m], type(m).__name__, "not through the interface") for m in paths if m in pooling]
+    return (*_without_attention(paths, near), *found)
+
+
+def _without_attention(paths: dict[nn.Module, str], near: set[nn.Module]) -> list[OtherLayer]:
+    """Blocks of a stack that have no attention where their neighbours do, by the module that mixes tokens there."""
+    found = []
+    for stack in paths:
+        if not isinstance(stack, nn.ModuleList) or not any(block in near for block in stack):
+            continue
+        for block in stack:
+            if block in near:
+                continue
+            mixer = next((m for m in block.modules() if m in paths and LINEAR.search(type(m).__name__)), block)
+            found.append(OtherLayer(paths[mixer], type(mixer).__name__))
+    return found
+
+
+def _before(recorder: Recorder) -> Any:
+    """The hook that sees an attention layer's arguments before it runs."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if recorder.is_elsewhere():
+            return
+        recorder.visits[module] = recorder.visits.get(module, 0) + 1
+        given = dict(zip(_parameters(type(module)), args, strict=False)) | kwargs
+        if any(given.get(name) is not None for name in OTHER_SEQUENCE):
+            recorder.cross.add(module)
+        else:
+            recorder.cross.discard(module)
+        recorder.saw(module, given)
+
+    return hook
+
+
+def _parameters(kind: type[nn.Module]) -> list[str]:
+    return list(inspect.signature(kind.forward).parameters)[1:]
+
+
+def _configs(model: PreTrainedModel) -> list[Any]:
+    """The configurations of a model and all its parts, each once."""
+    waiting = [module.config for module in model.modules() if isinstance(module, PreTrainedModel)]
+    found: dict[int, Any] = {}
+    while waiting:
+        config = waiting.pop()
+        if id(config) not in found:
+            found[id(config)] = config
+            waiting += [sub for name in config.sub_configs if (sub := getattr(config, name, None)) is not None]
+    return list(found.values())

@@ -1,0 +1,114 @@
+"""What a model is given to read while it is recorded: token ids and which of them are real, run by run."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import PreTrainedModel
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int
+    from torch import Tensor
+
+    from softmap.models.recorder import Recorder
+
+BATCHED = [
+    "input_ids",
+    "decoder_input_ids",
+    "inputs_embeds",
+    "decoder_inputs_embeds",
+    "pixel_values",
+    "input_features",
+    "input_values",
+]
+"""Arguments whose first axis counts sequences."""
+
+
+@dataclass(eq=False)
+class Read:
+    """The ids of one text that a model reads, of all sequences.
+
+    Attributes:
+        ids: those of each run, (batch, tokens).
+        real: which of all tokens are no padding, (batch, tokens); None where all are.
+    """
+
+    ids: list[Int[Tensor, "batch tokens"]] = field(default_factory=list)
+    real: Bool[Tensor, "batch tokens"] | None = None
+
+    def of(self, item: int) -> list[int]:
+        """The real tokens of one sequence, from the first to the last."""
+        whole = torch.cat([part[item] for part in self.ids]).tolist()
+        inside = self.range(item, len(whole))
+        return [int(i) for i in whole[inside.start : inside.stop]]
+
+    def range(self, item: int, count: int) -> range:
+        """Where the real tokens of a sequence stand among so many."""
+        if self.real is None:
+            return range(count)
+        places = self.real[item, :count].nonzero()
+        return (
+            range(int(places[0]), max(int(places[-1]) + 1, count if self.real.shape[1] < count else 0))
+            if len(places)
+            else range(count)
+        )
+
+
+@dataclass(eq=False)
+class Reader:
+    """Sees what a model is called with.
+
+    Attributes:
+        tokens: what it reads; of an encoder-decoder, its encoder.
+        target: what an encoder-decoder's decoder reads.
+    """
+
+    recorder: Recorder
+    encoder_decoder: bool
+    tokens: Read = field(default_factory=Read)
+    target: Read = field(default_factory=Read)
+    _depth: int = 0
+
+    @contextlib.contextmanager
+    def watching(self, model: PreTrainedModel) -> Iterator[None]:
+        """See each run of the model, or of a part of it that is run by itself, such as an encoder."""
+        with contextlib.ExitStack() as undo:
+            for module in model.modules():
+                if isinstance(module, PreTrainedModel):
+                    undo.callback(module.register_forward_pre_hook(self._before, with_kwargs=True).remove)
+                    undo.callback(module.register_forward_hook(self._after, always_call=True).remove)
+            yield
+
+    def _before(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.recorder.is_elsewhere():
+            return
+        self._depth += 1
+        if self._depth > 1:
+            return
+        names = list(inspect.signature(module.forward).parameters)
+        given = dict(zip(names, args, strict=False)) | kwargs
+        batch = next((len(given[name]) for name in BATCHED if isinstance(given.get(name), torch.Tensor)), None)
+        self.recorder.begin_run(batch)
+        self._read(given)
+
+    def _after(self, module: Any, args: Any, output: Any) -> None:
+        if not self.recorder.is_elsewhere():
+            self._depth -= 1
+
+    def _read(self, given: dict[str, Any]) -> None:
+        ids, mask = given.get("input_ids"), given.get("attention_mask")
+        if isinstance(ids, torch.Tensor) and given.get("encoder_outputs") is None:
+            self.tokens.ids.append(ids.detach().cpu())
+        if isinstance(mask, torch.Tensor) and mask.ndim == 2:
+            self.tokens.real = mask.detach().cpu().bool()
+        target, target_mask = given.get("decoder_input_ids"), given.get("decoder_attention_mask")
+        if isinstance(target, torch.Tensor):
+            self.target.ids.append(target.detach().cpu())
+        if isinstance(target_mask, torch.Tensor) and target_mask.ndim == 2:
+            self.target.real = target_mask.detach().cpu().bool()
+            self.recorder.targets = [self.target.range(item, target_mask.shape[1]) for item in range(len(target_mask))]

@@ -1,0 +1,323 @@
+"""What a run of a model leaves behind: each attention layer's calls, put together into a recording.
+
+A layer is known by its module and by how often that ran before in the same run of the model (ALBERT runs one module for
+all its layers). What a layer's module calls several times in one go stands side by side (a picture of several); what it
+calls in the next run of the model continues (a cache).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from softmap import kernels
+from softmap.errors import ModelError
+from softmap.kernels.contract import Wanted
+from softmap.matrix.inputs import read_distance, read_grid
+from softmap.matrix.summary import summarize
+from softmap.models.attending import Call, Piece, attend, rows_to_compare
+from softmap.models.growing import Block, Growing
+from softmap.models.projections import biases_of
+from softmap.recorded import Inside, RecordedLayer
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from softmap.kernels import Swept
+    from softmap.kernels.contract import Problem
+    from softmap.matrix import Summary
+
+LayerKey = tuple["nn.Module", int]
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What of a run is to be kept.
+
+    Attributes:
+        layers: which layers, by number; None for all.
+        statistics: `AttentionMatrix.summary`'s options; None where no statistics are wanted.
+        qk: whether q and k are kept.
+        values: whether the values are kept.
+        dtype: what q, k and v are kept in; None for the model's own.
+        inside: whether the output of the model's own attention function is kept, and what entered each layer, x.
+    """
+
+    layers: Collection[int] | None = None
+    statistics: Mapping[str, Any] | None = field(default_factory=dict)
+    qk: bool = True
+    values: bool = True
+    dtype: torch.dtype | None = None
+    inside: bool = False
+
+
+class Side(NamedTuple):
+    """The positions that a call's queries and keys have in one sequence, and which of the queries are real tokens."""
+
+    rows: range
+    keys: range
+    own: range | None
+
+
+@dataclass(eq=False)
+class Recorder:
+    """One recording while it grows.
+
+    Attributes:
+        name: the model, as errors name it.
+        paths: the path of each module.
+        keeping: what is kept.
+        settled: called with each layer's number and what it left of each sequence, when it is complete.
+        cross: the modules whose present run looks at another sequence.
+        visits: how often each module has run in the present run of the model.
+        entered: what entered each layer the last time, where it is kept.
+        batch: how many sequences there are; None as long as nobody said.
+        targets: the positions of the real tokens that a decoder reads, of each sequence; None where nobody said.
+    """
+
+    name: str
+    paths: Mapping[nn.Module, str]
+    keeping: Keeping
+    settled: Callable[[int, list[Growing]], None] | None = None
+    cross: set[nn.Module] = field(default_factory=set)
+    visits: dict[nn.Module, int] = field(default_factory=dict)
+    batch: int | None = None
+    targets: list[range] | None = None
+    layers: dict[LayerKey, list[Growing]] = field(default_factory=dict)
+    entered: dict[nn.Module, Tensor] = field(default_factory=dict)
+    crossing: dict[LayerKey, bool] = field(default_factory=dict)
+    _last: LayerKey | None = None
+    _last_visit: tuple[LayerKey, int] | None = None
+    _run: int = 0
+    _thread: int = field(default_factory=threading.get_ident)
+
+    def is_elsewhere(self) -> bool:
+        """Whether another thread than the recording's calls: its run of the model is its own business."""
+        return threading.get_ident() != self._thread
+
+    def begin_run(self, batch: int | None) -> None:
+        """The model begins to run."""
+        self.visits.clear()
+        self._run += 1
+        self.batch = self.batch or batch
+
+    def saw(self, module: nn.Module, given: Mapping[str, Any]) -> None:
+        """What an attention layer is called with."""
+        x = given.get("hidden_states", next(iter(given.values()), None))
+        if self.keeping.inside and isinstance(x, torch.Tensor):
+            self.entered[module] = x.detach()
+
+    def attend(self, call: Call) -> Tensor:
+        """The output of a call, (batch, heads, queries, d_v), of which what is wanted is kept.
+
+        Raises:
+            ModelError: attention that softmap does not know, or a call that does not fit those before it.
+        """
+        path = self.paths[call.module]
+        call.check(f"{self.name}, {path}")
+        key, again = self._key(call.module)
+        layer = self._layer(key, call)
+        keep = self._wants(key)
+        output = call.q.new_zeros(*call.q.shape[:3], call.v.shape[3])
+        items = call.q.shape[0]
+        apart = again or (self.batch == 1 and items > 1)  # pictures of one sequence, each of which sees itself alone
+        for item in range(items):
+            growing = layer[0 if apart else item]
+            beside = apart and (again or item > 0)
+            side = self._side(call, growing, item, beside, crossing=self.crossing[key])
+            piece = call.piece(item, side.rows, side.keys, side.own)
+            if not piece.rows or not piece.keys:
+                continue  # padding alone
+            own_rows = slice(piece.rows.start - side.rows.start, piece.rows.stop - side.rows.start)
+            output[item, :, own_rows] = self._take(call, growing, item, piece, side, beside=beside, keep=keep)
+        return output
+
+    def finish(self) -> None:
+        """The last layer is complete too."""
+        self._settle(self._last)
+
+    def recorded(self, growing: Growing, **of: Any) -> RecordedLayer:
+        """A layer of one sequence as it is kept.
+
+        Raises:
+            ModelError: numbers that the dtype to keep them in does not hold.
+        """
+        path, keeping = f"{self.name}, {growing.path}", self.keeping
+        problem, v = growing.problem(), growing.values() if keeping.values else None
+        summary, logsumexp = None, None
+        if keeping.statistics is not None:
+            swept = growing.swept if growing.calls == 1 else None
+            if swept is None:
+                with torch.no_grad():
+                    swept = kernels.sweep(problem, wanted_of(keeping.statistics, problem, None))
+            summary, logsumexp = _summary(swept, keeping.statistics, problem), swept.statistics.logsumexp
+        q, k, v = (_stored(path, name, x, keeping.dtype) for name, x in (("q", problem.q), ("k", problem.k), ("v", v)))
+        rounded = q.dtype != problem.q.dtype
+        return RecordedLayer(
+            path=growing.path,
+            shape=problem.shape,
+            q=q if keeping.qk else None,
+            k=k if keeping.qk else None,
+            v=v,
+            mask=problem.mask,
+            scale=problem.scale,
+            softcap=problem.softcap,
+            sinks=problem.sinks,
+            bias=problem.bias,
+            summary=summary,
+            logsumexp=None if rounded else logsumexp,
+            largest=(float(q.abs().max()), float(k.abs().max())) if rounded else (problem.largest_q, problem.largest_k),
+            difference=growing.difference,
+            inside=self._inside(growing, problem, v) if keeping.inside else None,
+            **of,
+        )
+
+    def _inside(self, growing: Growing, problem: Problem, v: Tensor | None) -> Inside:
+        x, biases = growing.x, None
+        if x is not None and v is not None:
+            biases = biases_of(growing.module, x, (problem.q, problem.k, v))
+        return Inside(growing.own, None if biases is None else x, biases or ())
+
+    def _key(self, module: nn.Module) -> tuple[LayerKey, bool]:
+        """The layer that calls, and whether it has called before in this run of its module."""
+        visit = self.visits.get(module, 0)
+        key = module, max(0, visit - 1)
+        now = key, self._run
+        again = self._last_visit == now and visit > 0
+        if visit == 0:  # no hook tells how often it ran: each call is a run of it
+            self.visits[module] = 1
+        self._last_visit = now
+        return key, again
+
+    def _layer(self, key: LayerKey, call: Call) -> list[Growing]:
+        if self._last is not None and self._last != key:
+            self._settle(self._last)
+        self._last = key
+        if key not in self.layers:
+            self.batch = self.batch or call.q.shape[0]
+            if call.q.shape[0] != self.batch and self.batch != 1:
+                got = f"{call.q.shape[0]} sequences or pictures where the model was given {self.batch}"
+                hint = "softmap can't tell whose they are: record one sequence at a time."
+                raise ModelError(f"{self.name}, {self.paths[call.module]}", "one for each sequence", got, hint)
+            self.layers[key] = [Growing(call.module, self.paths[call.module]) for _ in range(self.batch)]
+            self.crossing[key] = call.module in self.cross
+        return self.layers[key]
+
+    def _settle(self, key: LayerKey | None) -> None:
+        """Hand over a layer whose calls in this run are over."""
+        if key is not None and self.settled is not None and self._wants(key) and self.layers[key][0].blocks:
+            self.settled(self._number(key), self.layers[key])
+
+    def _number(self, key: LayerKey) -> int:
+        return list(self.layers).index(key)
+
+    def _wants(self, key: LayerKey) -> bool:
+        return self.keeping.layers is None or self._number(key) in self.keeping.layers
+
+    def _side(self, call: Call, growing: Growing, item: int, beside: bool, *, crossing: bool) -> Side:
+        """Where the queries and keys of a call stand."""
+        queries, keys = call.q.shape[2], call.k.shape[2]
+        before = growing.blocks[-1] if growing.blocks and not beside else None
+        if crossing:
+            own = self.targets[item] if self.targets is not None and before is None else None
+            first = before.rows.stop if before else 0
+            key_range = call.positions[1] if call.positions else range(keys)
+            return Side(range(first, first + queries), key_range, own or range(first, first + queries))
+        if call.positions is not None:
+            return Side(*call.positions, None)
+        if before is not None and keys == len(before.keys) + queries:
+            return Side(
+                range(before.rows.stop, before.rows.stop + queries),
+                range(before.keys.start, before.keys.start + keys),
+                None,
+            )
+        return Side(range(queries), range(keys), None)
+
+    def _take(
+        self, call: Call, growing: Growing, item: int, piece: Piece, side: Side, *, beside: bool, keep: bool
+    ) -> Tensor:
+        """The output of one sequence's part of a call; what is wanted of it is kept."""
+        path = f"{self.name}, {growing.path}"
+        problem = piece.problem
+        if float("inf") in (problem.largest_q, problem.largest_k):
+            hint = "The model computes something that is no number there; look at its weights and its dtype."
+            raise ModelError(path, "finite numbers in q and k", "NaN or infinity", hint)
+        first = not growing.blocks
+        wanted = None
+        if keep and first and self.keeping.statistics is not None:
+            wanted = wanted_of(self.keeping.statistics, problem, piece.v)
+        output, swept = attend(piece, wanted, problem)
+        if first:
+            self._compare(call, growing, item, piece, side, output, path)
+        if first or beside:
+            growing.blocks.append(Block())
+        growing.swept = swept if first and wanted is not None else None
+        growing.blocks[-1].add(piece, path, keep=keep, values=self.keeping.values)
+        return output
+
+    def _entered(self, call: Call, item: int, piece: Piece, side: Side) -> Tensor | None:
+        """What entered the layer, of one sequence's real tokens."""
+        x = self.entered.get(call.module)
+        if x is None or x.ndim != 3 or x.shape[:2] != (call.q.shape[0], call.q.shape[2]):
+            return None
+        return x[item, piece.rows.start - side.rows.start : piece.rows.stop - side.rows.start]
+
+    def _compare(
+        self, call: Call, growing: Growing, item: int, piece: Piece, side: Side, output: Tensor, path: str
+    ) -> None:
+        """See how far the output is from that of the model's own function.
+
+        Raises:
+            ModelError: it is further than rounding goes.
+        """
+        spans = piece.problem.spans
+        chosen = rows_to_compare(len(piece.rows))
+        chosen = chosen[(spans.stop > spans.start)[chosen]]
+        own = None
+        if len(chosen):
+            own = call.own_output(item, side.rows, side.keys, chosen + piece.rows.start - side.rows.start)
+        if own is None:
+            return
+        growing.difference = float((output[:, chosen].float() - own).abs().max())
+        if self.keeping.inside:
+            growing.own, growing.x = own, self._entered(call, item, piece, side)
+        tolerance = (1e-3 + 4 * torch.finfo(output.dtype).eps) * max(1e-6, float(own.abs().max()))
+        if not growing.difference <= tolerance:
+            got = f"an output that differs by {growing.difference:.1e}, where the largest number is {float(own.abs().max()):.1e}"
+            hint = f"{type(call.module).__name__} does something that softmap does not know."
+            raise ModelError(path, "the output of the model's own attention function", got, hint)
+
+
+def wanted_of(options: Mapping[str, Any], problem: Problem, v: Tensor | None) -> Wanted:
+    """What a sweep is to give for these options of `AttentionMatrix.summary`."""
+    _, queries, keys = problem.shape
+    return Wanted(
+        v=v,
+        top=options.get("top", 8),
+        entropy=options.get("entropy", True),
+        distance=read_distance(options.get("distance"), problem),
+        received=options.get("received", True),
+        cells=read_grid(options.get("cells", 64), queries, keys),
+    )
+
+
+def _summary(swept: Swept, options: Mapping[str, Any], problem: Problem) -> Summary:
+    """The statistics that are kept: all but the output."""
+    swept = swept._replace(statistics=replace(swept.statistics, output=None))
+    _, queries, keys = problem.shape
+    return summarize(swept, read_grid(options.get("cells", 64), queries, keys), problem.dtype, lambda tensor: tensor)
+
+
+def _stored(path: str, name: str, x: Any, dtype: torch.dtype | None) -> Any:
+    """q, k or v in the dtype that it is to be kept in, without the arrays that it is a part of."""
+    if x is None:
+        return None
+    kept = x.to(dtype or x.dtype)
+    if bool(kept.isinf().any()):
+        got = f"{name} up to {float(x.abs().max()):.3g}"
+        raise ModelError(path, f"numbers within {dtype}", got, "Keep them in another dtype, such as bfloat16.")
+    return kept.contiguous() if kept.is_contiguous() else kept.clone(memory_format=torch.contiguous_format)
