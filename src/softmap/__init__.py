@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "self_attention": "softmap.mechanism",
+    "Steps": "softmap.mechanism",
     "AttentionMatrix": "softmap.matrix",
     "example": "softmap.worked_example",
     "explain": "softmap.story",
@@ -25,6 +26,7 @@ _MODULES = ("biases", "masks", "models")
 __all__ = [
     "AttentionMatrix",
     "SoftmapError",
+    "Steps",
     "biases",
     "example",
     "explain",
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from softmap import biases, masks, models
     from softmap.errors import SoftmapError
     from softmap.matrix import AttentionMatrix
-    from softmap.mechanism import self_attention
+    from softmap.mechanism import Steps, self_attention
     from softmap.models.record import record, recording
     from softmap.recorded.storage import load
     from softmap.roles import heads

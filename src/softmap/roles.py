@@ -22,9 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from softmap import biases, masks
 from softmap.errors import ParameterError
-from softmap.matrix import AttentionMatrix
 from softmap.matrix.lookup import STRIP
 from softmap.shares import POSITIONAL
 
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
     from softmap.masks import Mask
-    from softmap.matrix import Summary
+    from softmap.matrix import AttentionMatrix, Summary
     from softmap.recorded import RecordedLayer, Recording
     from softmap.recorded.layer import Kind, Part
     from softmap.tokens import Tokens
@@ -64,6 +62,7 @@ LEAST = 4
 NEAR = 4
 """How many tokens away is near."""
 FORMAT, VERSION = "softmap.heads", 1
+_ROWS = 512  # of a tile of repeated tokens: small beside the work per tile is what rows of different tokens waste in it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,7 +310,7 @@ def _measure(layer: RecordedLayer, keys: Tokens | None) -> tuple[dict[str, _Scor
     else:
         scores |= _of_neighbours(layer.matrix, sight)
         if keys is not None:
-            scores |= _of_repeats(layer, sight, keys)
+            scores |= _of_repeats(layer.matrix, sight, keys)
     if keys is None:
         missing.append("its keys are no tokens of a text: special, same and induction are not told")
     elif not any(keys.special):
@@ -410,63 +409,53 @@ def _diagonal(
     return _numbers(matrix.diagonal(offset)).sum(1), number
 
 
-def _of_repeats(layer: RecordedLayer, sight: _Sight, tokens: Tokens) -> dict[str, _Score]:
+def _of_repeats(matrix: AttentionMatrix, sight: _Sight, tokens: Tokens) -> dict[str, _Score]:
     """What lies on other occurrences of a token, and on the tokens after its earlier ones; special tokens do not count.
 
-    Put next to each other, equal tokens see one range of keys each, like documents that are packed: no more is computed
-    than the pairs that count.
+    Equal tokens are put next to each other, and taken as tiles: a strip of rows with all occurrences of the tokens in it.
+    So the work is that of the pairs of equal tokens, and a tile is the most that is held.
     """
     special = np.array(tokens.special)
     _, token, count = np.unique(tokens.ids or tokens.pieces, return_inverse=True, return_counts=True)
     order = np.argsort(token, kind="stable")
-    rows = order[(count[token[order]] > 1) & ~special[order]]
-    after = rows[rows < len(token) - 1] + 1
-    after = after[~special[after]]
-    kinds = {
-        "same": (rows, token[rows], lambda i, j: sight.mask.visible(i, j) & (j != i)),
-        "induction": (after, token[after - 1], lambda i, j: sight.mask.visible(i, j) & (j < i)),
-    }
-    return {name: _among(layer, sight, rows, token[rows], *kind) for name, kind in kinds.items()}
+    order = order[(count[token[order]] > 1) & ~special[order]]
+    totals, numbers = np.zeros((2, matrix.heads)), np.zeros((2, matrix.queries), dtype=np.int64)
+    for rows, occurrences in _strips(token[order], matrix.heads):
+        row = order[rows, None]
+        for kind, after in enumerate((0, 1)):
+            key = order[occurrences] + after
+            key = key[key < matrix.keys]
+            key = key[~special[key]]
+            wanted = (token[key - after] == token[row]) & sight.of(row, key)
+            wanted &= key < row if after else key != row
+            numbers[kind, row[:, 0]] = wanted.sum(1)
+            totals[kind] += _sum_of(matrix, row[:, 0], key, wanted)
+    return {name: sight.score(totals[kind], numbers[kind]) for kind, name in enumerate(("same", "induction"))}
 
 
-def _among(
-    layer: RecordedLayer,
-    sight: _Sight,
-    rows: Int[Numbers, " rows"],
-    row_token: Int[Numbers, " rows"],
-    keys: Int[Numbers, " keys"],
-    key_token: Int[Numbers, " keys"],
-    counts: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-) -> _Score:
-    """The weight of some queries on some keys: those with their own number, where a function of the two says so.
-
-    It is exp(logsumexp of these keys − logsumexp of all): a matrix of these queries and keys has the former.
-    """
-    number, totals = np.zeros(len(sight.count), dtype=np.int64), np.zeros(layer.heads)
-    if len(rows) and len(keys):
-        row, key = torch.from_numpy(rows), torch.from_numpy(keys)
-        alone = masks.documents(row_token, key_token) & masks.from_function(
-            lambda i, j: counts(row.to(i.device)[i], key.to(j.device)[j])
-        )
-        number[rows] = _count_keys(alone, len(rows), len(keys))
-        some, every = _numbers(_part(layer, row, key, alone).summary(top=0, cells=None, entropy=False, distance=False, received=False).logsumexp), _numbers(layer.matrix.logsumexp())[:, rows]
-        seen = some > -np.inf
-        totals = np.exp(np.subtract(some, every, out=np.full_like(some, -np.inf), where=seen)).sum(1)
-    return sight.score(totals, number)
+def _strips(token: Int[Numbers, " n"], heads: int) -> Iterator[tuple[slice, slice]]:
+    """Of tokens in order: some of them, and all that are equal to one of those; no more than a tile of all heads."""
+    first, last = np.searchsorted(token, token, "left"), np.searchsorted(token, token, "right")
+    start = 0
+    while start < len(token):
+        stop = min(start + _ROWS, len(token))
+        width = int(last[stop - 1] - first[start])
+        stop = min(stop, start + max(1, STRIP // (heads * width)))
+        yield slice(start, stop), slice(int(first[start]), int(last[stop - 1]))
+        start = stop
 
 
-def _part(
-    layer: RecordedLayer, row: Int[torch.Tensor, " rows"], key: Int[torch.Tensor, " keys"], mask: Mask
-) -> AttentionMatrix:
-    """A layer's matrix of some queries and keys alone, under another mask and without sinks."""
-    assert layer.q is not None
-    assert layer.k is not None
-    bias, device = layer.bias, layer.q.device
-    moved = bias and biases.from_function(
-        lambda head, i, j: bias.values(head, row.to(i.device)[i], key.to(j.device)[j])
-    )
-    q, k = layer.q[:, row.to(device)], layer.k[:, key.to(device)]
-    return AttentionMatrix(q, k, mask=mask, scale=layer.scale, softcap=layer.softcap, bias=moved)
+def _sum_of(
+    matrix: AttentionMatrix, row: Int[Numbers, " rows"], key: Int[Numbers, " keys"], wanted: Bool[Numbers, "rows keys"]
+) -> Float[Numbers, " heads"]:
+    """The sum of those weights of a tile that are wanted."""
+    rows, keys = wanted.any(1), wanted.any(0)
+    if not rows.any():
+        return np.zeros(matrix.heads)
+    tile = np.ix_(rows, keys)
+    weights: torch.Tensor = matrix[:, row[rows, None], key[keys]].cpu()
+    total: Numbers = weights.masked_fill_(torch.from_numpy(~wanted[tile]), 0).sum((1, 2), dtype=torch.float64).numpy()
+    return total
 
 
 def _count_keys(mask: Mask, queries: int, keys: int) -> Int[Numbers, " queries"]:

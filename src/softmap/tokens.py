@@ -57,11 +57,15 @@ def tokenize(loaded: LoadedModel, text: str, *, truncate: bool = False) -> Token
         truncate: whether a text longer than the model's limit is cut at its end. What was cut is counted.
 
     Raises:
-        TextError: no text, none but special tokens, or more tokens than the model takes.
+        TextError: a model without a tokenizer, no text, none but special tokens, or more tokens than the model takes.
         ModelError: a tokenizer without character offsets, or one of another model.
     """
     _refuse_unless_text(text)
-    tokenizer, limit = loaded.tokenizer, token_limit(loaded)
+    tokenizer = loaded.tokenizer
+    if tokenizer is None:
+        hint = "Give softmap.models.LoadedModel(model, tokenizer, name), or token ids."
+        raise TextError("text", "a model with its tokenizer", f"{loaded.name} alone", hint)
+    limit = token_limit(loaded)
     if not tokenizer.is_fast:
         raise ModelError(
             loaded.name,
@@ -142,12 +146,12 @@ def token_limit(loaded: LoadedModel) -> int:
 
     Position embeddings with a padding index start counting behind it (RoBERTa's 514 rows serve 512 tokens).
     """
-    limits = [int(loaded.tokenizer.model_max_length)]
+    limits = [] if loaded.tokenizer is None else [int(loaded.tokenizer.model_max_length)]
     for name, module in loaded.model.named_modules():
         if name.rpartition(".")[2] == "position_embeddings" and hasattr(module, "num_embeddings"):
             padding = getattr(module, "padding_idx", None)
             limits.append(module.num_embeddings - (0 if padding is None else padding + 1))
-    limit = min(limits)
+    limit = min(limits, default=UNLIMITED)
     return limit if limit < UNLIMITED else UNLIMITED
 
 

@@ -44,12 +44,14 @@ class Entry:
         remarks: what is special about its attention.
         make: makes the model and its inputs, the same ones each time.
         refused: the class of a module that softmap has to name when it refuses the model; empty where it records it.
+        sinks_apart: whether its eager attention gives weights without the sinks, and scales its output by them.
     """
 
     name: str
     remarks: str
     make: Callable[[], Example]
     refused: str = ""
+    sinks_apart: bool = False
 
 
 def text(
@@ -61,6 +63,7 @@ def text(
     architecture: str = "",
     width: float = 0.25,
     refused: str = "",
+    sinks_apart: bool = False,
     inputs: Callable[[], dict[str, Any]] | None = None,
     **settings: Any,
 ) -> Entry:
@@ -70,7 +73,7 @@ def text(
         model = build(name, configure(architecture or name, **{**TEXT, **settings}), width)
         return Example(model, inputs() if inputs else two_texts(side))
 
-    return Entry(name, remarks, make, refused)
+    return Entry(name, remarks, make, refused, sinks_apart)
 
 
 def encoder_decoder(name: str, remarks: str, /, *, width: float = 0.25, refused: str = "", **settings: Any) -> Entry:
@@ -169,23 +172,27 @@ def configure(architecture: str, /, **settings: Any) -> Any:
     return AutoConfig.for_model(architecture, **settings)
 
 
-def build(name: str, config: Any, width: float = 0.25) -> Any:
-    """The base model of a configuration, with weights that the name determines."""
+def build(name: str, config: Any, width: float = 0.25, kind: Any = None) -> Any:
+    """The base model of a configuration, or one of that class, with weights that the name determines."""
     from transformers import AutoModel
 
     torch.manual_seed(zlib.crc32(name.encode()))
-    model = AutoModel.from_config(config, attn_implementation="eager").eval()
+    make = kind._from_config if kind else AutoModel.from_config
+    model = make(config, attn_implementation="eager").eval()
     spread(model, width)
     return model
 
 
 def spread(model: nn.Module, width: float) -> None:
-    """Random numbers in place of all weights: matrices N(0, width²), vectors as they are made but for some noise."""
+    """Random numbers in place of all weights: matrices N(0, width²), embeddings N(0, 1), and noise on all others."""
     for name, parameter in model.named_parameters():
-        if parameter.ndim > 1:
+        if parameter.ndim > 1 and "norm" not in name:
             nn.init.normal_(parameter, std=width)
         else:
             parameter.data += (1.0 if "sinks" in name else 0.2) * torch.randn_like(parameter)
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight)
 
 
 def two_texts(side: str, length: int = LENGTH, shorter: int = SHORTER) -> dict[str, Any]:

@@ -60,10 +60,11 @@ def _whisper() -> Example:
 
 
 def _bert_to_bert() -> Example:
-    from transformers import EncoderDecoderConfig
+    from transformers import EncoderDecoderConfig, EncoderDecoderModel
 
     config = EncoderDecoderConfig.from_encoder_decoder_configs(configure("bert", **TEXT), configure("bert", **TEXT))
-    return Example(build("encoder-decoder", config), two_texts("right") | an_answer())
+    model = build("encoder-decoder", config, kind=EncoderDecoderModel)
+    return Example(model, two_texts("right") | an_answer())
 
 
 def _t5gemma() -> Example:

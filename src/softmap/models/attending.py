@@ -162,7 +162,7 @@ class Call:
         """The positions of queries and keys, where the mask knows them."""
         return (self.mask.rows, self.mask.keys) if isinstance(self.mask, ModelMask) else None
 
-    def piece(self, item: int, rows: range, keys: range, own: range | None = None) -> Piece:
+    def piece(self, item: int, rows: range, keys: range, own: range | None = None, *, trim: bool = True) -> Piece:
         """What it says of one sequence.
 
         Args:
@@ -170,9 +170,10 @@ class Call:
             rows: the positions of the queries.
             keys: the positions of the keys.
             own: the positions that are real tokens, of queries that are not those of the keys; else the mask's.
+            trim: whether padding is left out.
         """
         real_keys = real_rows = range(max(rows.stop, keys.stop))
-        if isinstance(self.mask, ModelMask):
+        if isinstance(self.mask, ModelMask) and trim:
             real_keys = real_rows = self.mask.valid_range(item)
         real_rows = real_rows if own is None else own
         some_rows, some_keys = _overlap(rows, real_rows), _overlap(keys, real_keys)

@@ -55,10 +55,8 @@ def _attend_unrecorded(call: Call) -> torch.Tensor:
     rows, keys = call.positions or (range(call.q.shape[2]), range(call.k.shape[2]))
     output = call.q.new_zeros(*call.q.shape[:3], call.v.shape[3])
     for item in range(call.q.shape[0]):
-        piece = call.piece(item, rows, keys)
-        if piece.rows and piece.keys:
-            own = slice(piece.rows.start - rows.start, piece.rows.stop - rows.start)
-            output[item, :, own] = attend(piece, None, piece.problem)[0]
+        piece = call.piece(item, rows, keys, trim=False)
+        output[item] = attend(piece, None, piece.problem)[0]
     if torch.is_grad_enabled() and call.q.requires_grad:
         hint = "Run the model under torch.no_grad(), or train it with another attention function."
         raise ModelError(name, "a run without gradients", "one with gradients", hint)
@@ -72,11 +70,13 @@ def _mask(
     q_offset: Any = 0,
     kv_offset: Any = 0,
     mask_function: Any,
-    attention_mask: torch.Tensor | None = None,
+    attention_mask: torch.Tensor | ModelMask | None = None,
     use_vmap: bool = False,
     **_: Any,
 ) -> ModelMask:
-    """The mask function: what the model asks for, as it asks for it."""
+    """The mask function: what the model asks for, as it asks for it. A mask that it has already stays as it is."""
+    if isinstance(attention_mask, ModelMask):
+        return attention_mask
     first_row, first_key = int(q_offset), int(kv_offset)
     return ModelMask(
         rows=range(first_row, first_row + q_length),
@@ -120,7 +120,7 @@ def standing_in(model: PreTrainedModel, recorder: Recorder) -> Iterator[None]:
 
 def calls_interface(module: nn.Module) -> bool:
     """Whether a method of the module's class asks for the attention function that the model is set to."""
-    return any(
+    return not isinstance(module, PreTrainedModel) and any(
         "ALL_ATTENTION_FUNCTIONS" in inspect.unwrap(method).__code__.co_names
         for base in type(module).__mro__
         if base.__module__.partition(".")[0] != "torch"
@@ -142,7 +142,7 @@ def find_others(model: PreTrainedModel, name: str) -> tuple[OtherLayer, ...]:
     beside = {module for module in paths if module not in near and ATTENTION.search(type(module).__name__)}
     beside -= {part for module in beside for part in module.modules() if part is not module}
     linear = {module for module in beside if LINEAR.search(type(module).__name__)}
-    pooling = {module for module in beside if isinstance(module, nn.MultiheadAttention)} if seen else set()
+    pooling = {module for module in beside if seen and _pools(module)}
     unseen = [module for module in paths if module in beside - linear - pooling]
     if unseen or not seen:
         listed = ", ".join(f"{paths[module]} ({type(module).__name__})" for module in unseen[:6])
@@ -152,6 +152,11 @@ def find_others(model: PreTrainedModel, name: str) -> tuple[OtherLayer, ...]:
         raise ModelError(name, "attention that goes through transformers' AttentionInterface", got, REFUSED)
     found = [OtherLayer(paths[m], type(m).__name__, "not through the interface") for m in paths if m in pooling]
     return (*_without_attention(paths, near), *found)
+
+
+def _pools(module: nn.Module) -> bool:
+    """Whether it is torch's own attention, or a head around it, which no attention function of a model reaches."""
+    return any(isinstance(part, nn.MultiheadAttention) for part in module.modules())
 
 
 def _without_attention(paths: dict[nn.Module, str], near: set[nn.Module]) -> list[OtherLayer]:

@@ -12,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import getclosurevars
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import torch
 
 from softmap import masks
+from softmap.errors import ModelError
 from softmap.masks.stacked import Run, Stacked
+from softmap.mechanism import PAGE
 
 if TYPE_CHECKING:
     from jaxtyping import Bool
@@ -48,6 +50,53 @@ class ModelMask:
     function: MaskFunction
     valid: Bool[Tensor, "batch positions"] | None
     by_element: bool
+    ndim = 4  # as the tensor has that others make of it
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """That of the tensor: (batch, 1, queries, keys)."""
+        return 1 if self.valid is None else len(self.valid), 1, len(self.rows), len(self.keys)
+
+    def __radd__(self, added: Tensor) -> Tensor:
+        """A model's own bias with this mask, as numbers to add to the scores.
+
+        Raises:
+            ModelError: it would be larger than a page.
+        """
+        full = all(
+            repr(both(self.rule(item).build(self.rows, self.keys), self.padding(item, self.keys))) == "full()"
+            for item in range(self.shape[0])
+        )
+        if full:
+            return added
+        if max(self.shape[2:]) > PAGE:
+            self._refuse("a bias added to it that hides keys")
+        query, key = (
+            torch.arange(self.rows.start, self.rows.stop)[:, None],
+            torch.arange(self.keys.start, self.keys.stop),
+        )
+        seen = [
+            self.visible(item, query, key) & self.padding(item, self.keys).visible(query, key - self.keys.start)
+            for item in range(self.shape[0])
+        ]
+        lowest = torch.finfo(added.dtype).min
+        return added + torch.zeros(len(seen), 1, *self.shape[2:]).masked_fill(~torch.stack(seen)[:, None], lowest).to(
+            added
+        )
+
+    __add__ = __radd__
+
+    def __getitem__(self, index: object) -> NoReturn:
+        self._refuse("its parts")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self._refuse(f"its {name}")
+
+    def _refuse(self, what: str) -> NoReturn:
+        hint = "Its attention can't be seen without a matrix of queries x keys."
+        raise ModelError("the model", "a mask that is handed on to the attention function", f"a use of {what}", hint)
 
     def valid_range(self, item: int) -> range:
         """The positions from the first real token of a sequence to its last; all, where nothing is said of them."""

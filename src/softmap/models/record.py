@@ -108,6 +108,7 @@ def record(
         writer.finish(recording.origin, recording.sequences, recording.others)
     from softmap.recorded.storage import load as open_recording
 
+    assert out is not None
     return open_recording(out, verify=False)  # what was written just now
 
 
@@ -363,9 +364,6 @@ def _read_inputs(given: Any, loaded: LoadedModel, truncate: bool) -> tuple[Token
     """The tokens, where a text was given, and the model's arguments."""
     device = loaded.model.device
     if isinstance(given, str):
-        if loaded.tokenizer is None:
-            hint = "Give softmap.models.LoadedModel(model, tokenizer, name), or token ids."
-            raise TextError("text", "a model with its tokenizer", f"{loaded.name} alone", hint)
         tokens = tokenize(loaded, given, truncate=truncate)
         ids = torch.tensor([tokens.ids], device=device)
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

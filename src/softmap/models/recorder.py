@@ -128,8 +128,15 @@ class Recorder:
         for item in range(items):
             growing = layer[0 if apart else item]
             beside = apart and (again or item > 0)
+            if again and call.positions is not None:
+                got = "several in one run of the layer, on the same tokens"
+                hint = f"{type(call.module).__name__} makes its output of more than one softmax attention."
+                raise ModelError(f"{self.name}, {path}", "one attention", got, hint)
             side = self._side(call, growing, item, beside, crossing=self.crossing[key])
             piece = call.piece(item, side.rows, side.keys, side.own)
+            if (piece.rows, piece.keys) != (side.rows, side.keys):  # padding is computed, since some models pool there
+                whole = call.piece(item, side.rows, side.keys, trim=False)
+                output[item] = attend(whole, None, whole.problem)[0]
             if not piece.rows or not piece.keys:
                 continue  # padding alone
             own_rows = slice(piece.rows.start - side.rows.start, piece.rows.stop - side.rows.start)
