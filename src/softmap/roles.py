@@ -15,26 +15,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 
 from softmap.errors import ParameterError
-from softmap.matrix.lookup import STRIP
+from softmap.measures import Score, measure
 from softmap.shares import POSITIONAL
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
     from rich.console import Console, ConsoleOptions, RenderableType
 
-    from softmap.masks import Mask
-    from softmap.matrix import AttentionMatrix, Summary
     from softmap.recorded import RecordedLayer, Recording
     from softmap.recorded.layer import Kind, Part
-    from softmap.tokens import Tokens
 
     Numbers = np.ndarray[Any, Any]
 
@@ -59,10 +54,7 @@ BROAD = 0.9
 """The spread from which on a head is broad."""
 LEAST = 4
 """Over how many queries a score must be a mean to name a head."""
-NEAR = 4
-"""How many tokens away is near."""
 FORMAT, VERSION = "softmap.heads", 1
-_ROWS = 512  # of a tile of repeated tokens: small beside the work per tile is what rows of different tokens waste in it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +114,8 @@ class LayerHeads:
         uniform: for each score what a head of equal weights on all keys that it sees would have; for `near`, on all keys
             of the text.
         queries: over how many queries each score is a mean; 0 where it is missing.
+        least: for each role the score from which on a head has it; infinity where the text or the mask leaves too little
+            choice to tell, and where the score is missing.
     """
 
     layer: int
@@ -131,6 +125,7 @@ class LayerHeads:
     heads: tuple[Head, ...]
     uniform: Mapping[str, float]
     queries: Mapping[str, int]
+    least: Mapping[Role, float]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -190,14 +185,20 @@ class HeadTable:
         return json.dumps(_without_nan(data), ensure_ascii=False, allow_nan=False)
 
     def __repr__(self) -> str:
-        counts = Counter(head.role or "nothing clear" for head in self.rows)
-        named = ", ".join(f"{counts[name]} {name}" for name in (*NAMED_BY, "nothing clear") if counts[name])
+        counts: Counter[str] = Counter(head.role or "nothing clear" for head in self.rows)
+        names: list[str] = [*NAMED_BY, "nothing clear"]
+        named = ", ".join(f"{counts[name]} {name}" for name in names if counts[name])
         return f"HeadTable({self.model!r}, {len(self.rows)} heads in {len(self.layers)} layers: {named})"
 
     def __str__(self) -> str:
         from softmap.render.heads import as_text
 
         return as_text(self)
+
+    def _repr_html_(self) -> str:
+        from softmap.render.heads import as_html
+
+        return as_html(self)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         from softmap.render.heads import lay_out
@@ -221,14 +222,14 @@ def heads(rec: Recording, progress: Callable[[int, int], None] = lambda done, to
 
     Examples:
         >>> import softmap
-        >>> table = softmap.heads(softmap.record("I love learning"))  # doctest: +SKIP
-        >>> table.best("previous", 1)[0].role  # doctest: +SKIP
-        'previous token'
+        >>> table = softmap.heads(softmap.record("I love learning"))
+        >>> (head,) = table.best("previous", 1)
+        >>> head.layer, head.head, head.role
+        (0, 2, 'previous token')
     """
     layers, reasons = [], dict[str, list[int]]()
     for number, layer in enumerate(rec.layers):
-        keys = None if layer.keys_of is None else getattr(rec, layer.keys_of)
-        scores, missing = _measure(layer, keys if keys is not None and len(keys) == layer.shape[2] else None)
+        scores, missing = measure(layer, None if layer.keys_of is None else getattr(rec, layer.keys_of))
         layers.append(_named(number, layer, scores))
         for reason in missing:
             reasons.setdefault(reason, []).append(number)
@@ -237,255 +238,9 @@ def heads(rec: Recording, progress: Callable[[int, int], None] = lambda done, to
     return HeadTable(rec.origin.model, None if read is None else len(read), tuple(layers), _notes(rec, reasons))
 
 
-# ---- the scores of a layer
-
-
-class _Score(NamedTuple):
-    """A score of every head, (heads,); that of equal weights; and over how many queries it is a mean."""
-
-    values: Float[Numbers, " heads"]
-    uniform: float
-    queries: int
-
-
-class _Sight:
-    """What the queries of a layer may see.
-
-    Attributes:
-        mask: which query may see which key.
-        count: how many keys each query may see, (queries,).
-    """
-
-    def __init__(self, mask: Mask, queries: int, keys: int) -> None:
-        self.mask, self.count = mask, _count_keys(mask, queries, keys)
-
-    def of(self, query: Int[Numbers, "*shape"], key: Int[Numbers, "*shape"]) -> Bool[Numbers, "*shape"]:
-        """Whether queries may see keys: arrays of indices that broadcast."""
-        seen: Numbers = self.mask.visible(torch.from_numpy(query), torch.from_numpy(key)).numpy()
-        return seen
-
-    def among(self, keys: Int[Numbers, " n"]) -> Int[Numbers, " queries"]:
-        """How many of these keys each query may see."""
-        step = max(1, STRIP // max(1, len(keys)))
-        every = np.arange(len(self.count))
-        strips = (every[start : start + step, None] for start in range(0, len(every), step))
-        return np.concatenate([self.of(rows, keys).sum(1) for rows in strips])
-
-    def score(
-        self,
-        totals: Float[Numbers, " heads"],
-        number: Int[Numbers, " queries"],
-        able: Bool[Numbers, " queries"] | None = None,
-    ) -> _Score:
-        """A mean over queries.
-
-        Args:
-            totals: the weights in question, summed over all queries.
-            number: how many keys in question each query may see.
-            able: which queries count; those that may see such a key, unless given.
-        """
-        able = number > 0 if able is None else able
-        count = int(able.sum())
-        if not count:
-            return _Score(np.full(len(totals), np.nan), np.nan, 0)
-        return _Score(totals / count, float((number[able] / np.maximum(self.count[able], 1)).mean()), count)
-
-
-def _measure(layer: RecordedLayer, keys: Tokens | None) -> tuple[dict[str, _Score], list[str]]:
-    """The scores that a layer has, by name, and why it lacks others.
-
-    Args:
-        layer: the layer.
-        keys: the tokens that its keys are, where they are a text.
-    """
-    sight = _Sight(layer.mask, *layer.shape[1:])
-    aligned = _is_aligned(layer)
-    scores, missing = _of_statistics(layer, sight, keys, aligned)
-    if layer.kind == "cross":
-        missing.append("cross-attention, whose queries and keys are two texts: no token is before, near or the same")
-    elif not aligned:
-        missing.append("queries are not all of the keys' tokens: previous, next, near and the same are not told")
-    elif layer.q is None or layer.k is None:
-        missing.append("q and k were not kept: entropy, spread, distance and sinks alone can be told")
-    else:
-        scores |= _of_neighbours(layer.matrix, sight)
-        if keys is not None:
-            scores |= _of_repeats(layer.matrix, sight, keys)
-    if keys is None:
-        missing.append("its keys are no tokens of a text: special, same and induction are not told")
-    elif not any(keys.special):
-        missing.append("the text has no special tokens")
-    if "same" in scores and not scores["same"].queries:
-        missing.append("no query sees another occurrence of its token: same and induction are not told")
-    elif "induction" in scores and not scores["induction"].queries:
-        missing.append("no query sees what came after an earlier occurrence of its token: induction is not told")
-    return scores, missing
-
-
-def _is_aligned(layer: RecordedLayer) -> bool:
-    """Whether query i and key i are the same token."""
-    one_text = layer.kind == "self" and layer.queries_of == layer.keys_of
-    return one_text and layer.shape[1] == layer.shape[2] and not layer.mask.offset
-
-
-def _of_statistics(
-    layer: RecordedLayer, sight: _Sight, keys: Tokens | None, aligned: bool
-) -> tuple[dict[str, _Score], list[str]]:
-    """What follows from the statistics of one pass, which are taken where they are not there."""
-    summary, scores, missing = _summary(layer, aligned), dict[str, _Score](), list[str]()
-    if summary is None or summary.entropy is None:
-        missing.append("neither q and k nor the entropy was kept: entropy and spread are not told")
-    else:
-        able = sight.count > 1
-        entropy, most = _mean(summary.entropy, able), float(np.log(sight.count[able]).mean()) if able.any() else np.nan
-        scores["entropy"] = _Score(entropy, most, int(able.sum()))
-        scores["spread"] = _Score(entropy / most, 1.0, int(able.sum()))
-    if summary is None or summary.received is None:
-        missing.append("neither q and k nor what keys receive was kept: the shares of sinks are not told")
-    else:
-        special = None if keys is None else np.array(keys.special)
-        scores |= _of_sinks(_numbers(summary.received), sight, special, learnt=layer.sinks is not None)
-    if aligned and (summary is None or summary.distance is None):
-        missing.append("neither q and k nor the distance was kept: distance is not told")
-    elif aligned and summary is not None and summary.distance is not None:
-        every = np.arange(len(sight.count))
-        able = sight.count > sight.of(every, every)  # who sees nobody else is at no distance
-        scores["distance"] = _Score(_mean(summary.distance.absolute, able), np.nan, int(able.sum()))
-    return scores, missing
-
-
-def _summary(layer: RecordedLayer, aligned: bool) -> Summary | None:
-    """A layer's statistics: those that were recorded, or new ones where some are missing and q and k are there."""
-    found = layer.summary
-    whole = found is not None and found.entropy is not None and found.received is not None
-    if layer.q is None or layer.k is None or (found is not None and whole and (found.distance or not aligned)):
-        return found
-    return layer.matrix.summary(top=0, cells=None)
-
-
-def _of_sinks(
-    received: Float[Numbers, "heads keys"], sight: _Sight, special: Bool[Numbers, " keys"] | None, *, learnt: bool
-) -> dict[str, _Score]:
-    """Of what keys receive, what the first one and special tokens do."""
-    first = np.zeros(received.shape[1], dtype=bool)
-    first[0] = True
-    sinks = first if special is None else first | special
-    kinds = {"first": first, "special": special, "sink": sinks}
-    totals = {name: received[:, kind].sum(1) for name, kind in kinds.items() if kind is not None}
-    numbers = {name: sight.among(np.flatnonzero(kinds[name])) for name in totals}
-    scores = {name: sight.score(totals[name], numbers[name]) for name in totals}
-    if learnt:  # it takes what is missing of each row's sum, and every query can look there
-        every = np.ones(len(sight.count), dtype=bool)
-        rest = len(every) - received.sum(1)
-        scores["sink"] = sight.score(totals["sink"] + rest, numbers["sink"], every)
-    return scores
-
-
-def _of_neighbours(matrix: AttentionMatrix, sight: _Sight) -> dict[str, _Score]:
-    """The diagonals: what lies at each distance up to `NEAR`."""
-    tokens = np.arange(matrix.queries)
-    found = {offset: _diagonal(matrix, sight, offset) for offset in range(-NEAR, NEAR + 1)}
-    near = sum(totals for totals, _ in found.values())
-    around = np.minimum(tokens, NEAR) + 1 + np.minimum(tokens[::-1], NEAR)
-    able = sight.count > 0
-    count = int(able.sum())
-    values = near / count if count else np.full(matrix.heads, np.nan)
-    # a window leaves nothing but near keys, and a head that looks there is local all the same: hence all of the text
-    uniform = float(around[able].mean() / len(tokens)) if count else np.nan
-    names = {"previous": -1, "itself": 0, "next": 1}
-    return {name: sight.score(*found[at]) for name, at in names.items()} | {"near": _Score(values, uniform, count)}
-
-
-def _diagonal(
-    matrix: AttentionMatrix, sight: _Sight, offset: int
-) -> tuple[Float[Numbers, " heads"], Int[Numbers, " queries"]]:
-    """The sum of the weights at (i, i + offset), and which queries may see that key."""
-    tokens = np.arange(matrix.queries)
-    rows = tokens[(tokens + offset >= 0) & (tokens + offset < matrix.keys)]
-    number = np.zeros(len(tokens), dtype=np.int64)
-    number[rows] = sight.of(rows, rows + offset)
-    if not number.any():
-        return np.zeros(matrix.heads), number
-    return _numbers(matrix.diagonal(offset)).sum(1), number
-
-
-def _of_repeats(matrix: AttentionMatrix, sight: _Sight, tokens: Tokens) -> dict[str, _Score]:
-    """What lies on other occurrences of a token, and on the tokens after its earlier ones; special tokens do not count.
-
-    Equal tokens are put next to each other, and taken as tiles: a strip of rows with all occurrences of the tokens in it.
-    So the work is that of the pairs of equal tokens, and a tile is the most that is held.
-    """
-    special = np.array(tokens.special)
-    _, token, count = np.unique(tokens.ids or tokens.pieces, return_inverse=True, return_counts=True)
-    order = np.argsort(token, kind="stable")
-    order = order[(count[token[order]] > 1) & ~special[order]]
-    totals, numbers = np.zeros((2, matrix.heads)), np.zeros((2, matrix.queries), dtype=np.int64)
-    for rows, occurrences in _strips(token[order], matrix.heads):
-        row = order[rows, None]
-        for kind, after in enumerate((0, 1)):
-            key = order[occurrences] + after
-            key = key[key < matrix.keys]
-            key = key[~special[key]]
-            wanted = (token[key - after] == token[row]) & sight.of(row, key)
-            wanted &= key < row if after else key != row
-            numbers[kind, row[:, 0]] = wanted.sum(1)
-            totals[kind] += _sum_of(matrix, row[:, 0], key, wanted)
-    return {name: sight.score(totals[kind], numbers[kind]) for kind, name in enumerate(("same", "induction"))}
-
-
-def _strips(token: Int[Numbers, " n"], heads: int) -> Iterator[tuple[slice, slice]]:
-    """Of tokens in order: some of them, and all that are equal to one of those; no more than a tile of all heads."""
-    first, last = np.searchsorted(token, token, "left"), np.searchsorted(token, token, "right")
-    start = 0
-    while start < len(token):
-        stop = min(start + _ROWS, len(token))
-        width = int(last[stop - 1] - first[start])
-        stop = min(stop, start + max(1, STRIP // (heads * width)))
-        yield slice(start, stop), slice(int(first[start]), int(last[stop - 1]))
-        start = stop
-
-
-def _sum_of(
-    matrix: AttentionMatrix, row: Int[Numbers, " rows"], key: Int[Numbers, " keys"], wanted: Bool[Numbers, "rows keys"]
-) -> Float[Numbers, " heads"]:
-    """The sum of those weights of a tile that are wanted."""
-    rows, keys = wanted.any(1), wanted.any(0)
-    if not rows.any():
-        return np.zeros(matrix.heads)
-    tile = np.ix_(rows, keys)
-    weights: torch.Tensor = matrix[:, row[rows, None], key[keys]].cpu()
-    total: Numbers = weights.masked_fill_(torch.from_numpy(~wanted[tile]), 0).sum((1, 2), dtype=torch.float64).numpy()
-    return total
-
-
-def _count_keys(mask: Mask, queries: int, keys: int) -> Int[Numbers, " queries"]:
-    """How many keys each query may see."""
-    spans = mask.spans(queries, keys)
-    if spans.exact:
-        counts: Numbers = (spans.stop - spans.start).numpy()
-        return counts
-    step = max(1, STRIP // keys)
-    strips = (range(start, min(start + step, queries)) for start in range(0, queries, step))
-    return np.concatenate([mask.strip(rows, spans.key_range(rows)).sum(1).numpy() for rows in strips])
-
-
-def _mean(array: Any, able: Bool[Numbers, " queries"]) -> Float[Numbers, " heads"]:
-    """The mean over the queries that count; NaN where none does."""
-    numbers = _numbers(array)[:, able]
-    return numbers.mean(1) if able.any() else np.full(len(numbers), np.nan)
-
-
-def _numbers(array: Any) -> Numbers:
-    numbers: Numbers = torch.as_tensor(array).detach().cpu().double().numpy()
-    return numbers
-
-
-# ---- names
-
-
-def _named(number: int, layer: RecordedLayer, scores: Mapping[str, _Score]) -> LayerHeads:
+def _named(number: int, layer: RecordedLayer, scores: Mapping[str, Score]) -> LayerHeads:
     """A layer's heads, with the names that their scores give them."""
-    nothing = _Score(np.full(layer.heads, np.nan), np.nan, 0)
+    nothing = Score(np.full(layer.heads, np.nan), np.nan, 0)
     scores = {name: scores.get(name, nothing) for name in SCORES}
     least = {role: _least(role, scores[name]) for role, name in NAMED_BY.items()}
     found = []
@@ -501,10 +256,11 @@ def _named(number: int, layer: RecordedLayer, scores: Mapping[str, _Score]) -> L
         tuple(found),
         {name: score.uniform for name, score in scores.items()},
         {name: score.queries for name, score in scores.items()},
+        least,
     )
 
 
-def _least(role: Role, score: _Score) -> float:
+def _least(role: Role, score: Score) -> float:
     """The score from which on a head has the role; infinity where the score tells too little."""
     if score.queries < LEAST:
         return np.inf
@@ -516,21 +272,32 @@ def _least(role: Role, score: _Score) -> float:
 
 
 def _notes(rec: Recording, reasons: Mapping[str, list[int]]) -> tuple[str, ...]:
-    """What is missing, in sentences."""
-    notes = [f"{_which(numbers, len(rec.layers))}: {reason}." for reason, numbers in reasons.items()]
-    if rec.others:
-        kinds = ", ".join(dict.fromkeys(other.name for other in rec.others))
-        notes.append(f"Not in the table: {len(rec.others)} layers without softmax attention ({kinds}).")
+    """What is missing, in sentences: one for the layers that lack it for the same reasons."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for reason, numbers in reasons.items():
+        groups.setdefault(tuple(numbers), []).append(reason)
+    notes = [f"{_which(numbers, len(rec.layers))}: {'; '.join(why)}." for numbers, why in groups.items()]
+    numbers = [place if layer.number is None else layer.number for place, layer in enumerate(rec.layers)]
+    if numbers != list(range(len(numbers))):
+        notes.append(f"In the model these are layers {_list(numbers)}; in the recording, and here, they count from 0.")
+    for why in dict.fromkeys(other.why for other in rec.others):
+        names = [other.name for other in rec.others if other.why == why]
+        count = f"{len(names)} layer{'s' * (len(names) > 1)}"
+        notes.append(f"Not in the table: {count} of {_list(list(dict.fromkeys(names)))} ({why}).")
     if rec.partial:
-        notes.append(f"The recording is not whole: {rec.partial}.")
+        notes.append(f"The recording is not whole: {rec.partial.rstrip('.')}.")
     return tuple(notes)
 
 
-def _which(numbers: list[int], layers: int) -> str:
+def _which(numbers: tuple[int, ...], layers: int) -> str:
     if len(numbers) == layers:
         return "All layers" if layers > 1 else "The layer"
-    *most, last = map(str, numbers)
-    return f"Layers {', '.join(most)} and {last}" if most else f"Layer {last}"
+    return f"Layer{'s' * (len(numbers) > 1)} {_list(numbers)}"
+
+
+def _list(things: Sequence[object]) -> str:
+    *most, last = map(str, things)
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _check_score(name: Any, names: tuple[str, ...]) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softmap.errors import ModelError, ParameterError
+from softmap.errors import ParameterError, RecordingError
+from softmap.mechanism import PAGE
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+    from torch import Tensor
 
-    from softmap.models.capture import Capture, Head
+    from softmap.recorded import RecordedLayer, Recording
     from softmap.words import Unit
 
     Numbers = np.ndarray[Any, Any]
@@ -27,14 +29,17 @@ POSITIONAL = 0.8
 class Shares:
     """Where the words' attention goes in each head, as a mean over the words (special tokens do not look here).
 
+    A row stands for one of the layers that were measured, in their order.
+
     Attributes:
         to_special: the weight on special tokens, (layers, heads), probability.
         to_itself: the weight on the word itself, (layers, heads), probability.
-        to_others: the weight on other words, (layers, heads), probability. The three sum to 1.
+        to_others: the weight on other words, (layers, heads), probability. The three sum to 1, less a sink's share.
         to_neighbour: the mean weight of all tokens on the token just before, or just after, whichever is more,
             (layers, heads), probability.
-        difference: the largest absolute difference between a head's output as computed here and the model's own,
-            (layers, heads), in units of the output.
+        difference: the largest absolute difference between a head's output as computed here and that of the model's own
+            attention function, at the rows that were compared, (layers, heads), in units of the output; NaN where
+            nothing was. Of a recording it is that of the whole layer, from when it was recorded.
     """
 
     to_special: Float[Numbers, "layers heads"]
@@ -64,82 +69,130 @@ class Shares:
 
 
 def measure_shares(
-    capture: Capture, units: tuple[Unit, ...], progress: Callable[[int, int], None] = lambda done, total: None
+    layers: Sequence[RecordedLayer],
+    units: tuple[Unit, ...],
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Shares:
-    """Run every head of a capture, a strip of rows at a time, and see where its words look.
+    """See where the words look in every head, a strip of rows of all heads of a layer at a time.
 
     Args:
-        capture: the model's run.
+        layers: attention layers in which the tokens of a text look at each other.
         units: the words (or tokens) of the text.
         progress: called with how many heads are done, of how many.
 
     Raises:
-        ModelError: a head's output is further from the model's own than the rounding of its dtype.
+        RecordingError: layers with several numbers of heads; q and k were not kept.
     """
-    layers, heads = capture.shape
-    shares = np.zeros((5, layers, heads))
-    for layer in range(layers):
-        for head in range(heads):
-            measured = capture.head(layer, head)
-            shares[:, layer, head] = _measure(measured, units)
-            _refuse_disagreement(measured, f"layer {layer}, head {head}", shares[4, layer, head])
-            progress(layer * heads + head + 1, layers * heads)
-    return Shares(*shares)
+    counts = sorted({layer.heads for layer in layers})
+    if len(counts) > 1:
+        hint = "Name both a layer and a head: layer=0, head=0 (--layer, --head)."
+        raise RecordingError("layers to choose from", "one number of heads", " and ".join(map(str, counts)), hint)
+    measured = []
+    for number, layer in enumerate(layers, start=1):
+        measured.append(_measure(layer, units))
+        progress(number * layer.heads, len(layers) * layer.heads)
+    return Shares(*np.stack(measured, axis=1))
 
 
-def measure_difference(capture: Capture, layer: int, head: int) -> float:
-    """The largest absolute difference between a head's output as computed here and the model's own, over all rows.
+def measure_difference(layer: RecordedLayer, head: int) -> float | None:
+    """How far a head's output as computed here is from that of the model's own attention function; None without one.
+
+    Of a recording that kept no such output it is the whole layer's difference, from when it was recorded.
+    """
+    inside, v = layer.inside, layer.v
+    if inside is None or inside.rows is None or inside.output is None or v is None:
+        return layer.difference
+    weights = layer.matrix[head : head + 1, inside.rows]  # (1, rows, keys)
+    own_keys = head // (layer.heads // len(v))
+    return float(_differences(weights, v[own_keys : own_keys + 1], inside.output[head : head + 1])[0])
+
+
+def tellable(recording: Recording) -> tuple[int, ...]:
+    """The numbers of the layers that a story can be told of: those in which the tokens of the text look at each other.
 
     Raises:
-        ModelError: it is more than the rounding of the model's dtype.
+        RecordingError: there are none; a batch of several sequences.
     """
-    told = capture.head(layer, head)
-    difference = max(told.difference(steps, rows) for rows, steps in told.strips())
-    _refuse_disagreement(told, f"layer {layer}, head {head}", difference)
-    return difference
+    found = tuple(
+        number
+        for number, layer in enumerate(recording.layers)
+        if layer.kind == "self" and layer.queries_of == layer.keys_of == "tokens"
+    )
+    if not found:
+        expected = "a layer in which the tokens of the text look at each other"
+        got = f"none in {recording.origin.architecture}"
+        raise RecordingError("recording", expected, got, "rec[layer] gives the matrices of the layers that there are.")
+    return found
 
 
-def check_head(capture: Capture, layer: int | None, head: int | None) -> None:
-    """Refuse a layer or a head that the model has not.
+def check_head(recording: Recording, layer: int | None, head: int | None) -> None:
+    """Refuse a layer or a head that can't be told.
 
     Raises:
-        ParameterError: with the numbers it has.
+        ParameterError: with the numbers that can, and what the layer is where there is one.
+        RecordingError: as `tellable`.
     """
-    for name, wanted, count in zip(("layer", "head"), (layer, head), capture.shape, strict=True):
-        if wanted is None:
-            continue
-        if isinstance(wanted, bool) or not hasattr(wanted, "__index__") or not 0 <= wanted < count:
-            raise ParameterError(
-                name, f"a number from 0 to {count - 1}", repr(wanted), f"{name.title()}s count from 0."
-            )
+    told = tellable(recording)
+    hint = "Layers count from 0."
+    if layer in range(len(recording.layers)):
+        found = recording.layers[int(layer or 0)]
+        hint = f"That is {found.path}, {found.part} {found.kind} attention: not of the text's tokens to each other."
+    _check_number("layer", layer, told, hint)
+    heads = max(recording.layers[i].heads for i in (told if layer is None else [layer]))
+    _check_number("head", head, range(heads), "Heads count from 0.")
 
 
-def _refuse_disagreement(head: Head, name: str, difference: float) -> None:
-    if not head.agrees(difference):
-        raise ModelError(
-            name,
-            "softmax(q kᵀ · scale) v to be what the model computes",
-            f"an output that differs by {difference:.1e}",
-            "Its attention does more than that, so its numbers can't be told by the four steps.",
-        )
+def _check_number(name: str, wanted: Any, numbers: Sequence[int], hint: str) -> None:
+    if wanted is None or (not isinstance(wanted, bool) and hasattr(wanted, "__index__") and wanted in numbers):
+        return
+    first, last = numbers[0], numbers[-1]
+    in_a_row = last - first + 1 == len(numbers)
+    expected = f"a number from {first} to {last}" if in_a_row else f"one of {', '.join(map(str, numbers))}"
+    raise ParameterError(name, expected, repr(wanted), hint)
 
 
-def _measure(head: Head, units: tuple[Unit, ...]) -> tuple[float, float, float, float, float]:
-    """Where one head's words look, and how far its output is from the model's own."""
+def _measure(layer: RecordedLayer, units: tuple[Unit, ...]) -> Float[Numbers, "5 heads"]:
+    """Where the words look in each head of a layer, and how far its output is from the model's own."""
+    from softmap.matrix.lookup import STRIP
+
+    heads, tokens, _ = layer.shape
     unit_of = np.repeat(np.arange(len(units)), [unit.pieces for unit in units])  # (tokens)
     special = np.array([unit.special for unit in units])[unit_of]  # (tokens)
     # every word counts the same, every piece of a word the same
     share = np.array([0 if unit.special else 1 / unit.pieces for unit in units])[unit_of]  # (tokens)
     share /= share.sum()
-    to_special = to_itself = to_others = difference = 0.0
-    neighbours = np.zeros(2)
-    for rows, steps in head.strips():
-        weights = steps.weights.cpu().double().numpy()  # (rows, tokens)
+    sums, neighbours, difference = np.zeros((heads, 3)), np.zeros((2, heads)), np.zeros(heads)
+    height = min(PAGE, max(1, STRIP // (heads * tokens)))
+    for start in range(0, tokens, height):
+        rows = slice(start, min(start + height, tokens))
+        strip: Tensor = layer.matrix[:, rows]  # (heads, rows, tokens)
+        difference = np.maximum(difference, _difference(layer, rows, strip))
+        weights = strip.cpu().double().numpy()
         itself = (unit_of[rows, None] == unit_of[None, :]) & ~special  # (rows, tokens)
-        to_special += float(share[rows] @ weights[:, special].sum(axis=1))
-        to_itself += float(share[rows] @ np.where(itself, weights, 0).sum(axis=1))
-        to_others += float(share[rows] @ np.where(itself | special, 0, weights).sum(axis=1))
-        neighbours += [np.trace(weights, rows.start + offset) for offset in (-1, 1)]
-        difference = max(difference, head.difference(steps, rows))
-    to_neighbour = float(neighbours.max()) / max(1, head.tokens - 1)
-    return to_special, to_itself, to_others, to_neighbour, difference
+        kinds = np.stack([np.broadcast_to(special, itself.shape), itself, ~(itself | special)])  # (3, rows, tokens)
+        sums += np.tensordot(weights, kinds * share[rows, None], axes=((1, 2), (1, 2)))
+        neighbours += [np.trace(weights, start + offset, axis1=1, axis2=2) for offset in (-1, 1)]
+    return np.stack([*sums.T, neighbours.max(axis=0) / max(1, tokens - 1), difference])
+
+
+def _difference(layer: RecordedLayer, rows: slice, weights: Float[Tensor, "heads rows keys"]) -> Float[Numbers, " heads"]:
+    """How far the output at these rows is from the model's own, 0 where none of them was compared."""
+    inside, v = layer.inside, layer.v
+    if inside is None or inside.rows is None or inside.output is None or v is None:
+        return np.full(layer.heads, np.nan if layer.difference is None else layer.difference)
+    here = (inside.rows >= rows.start) & (inside.rows < rows.stop)
+    if not here.any():
+        return np.zeros(layer.heads)
+    return _differences(weights[:, inside.rows[here] - rows.start], v, inside.output[:, here])
+
+
+def _differences(
+    weights: Float[Tensor, "heads rows keys"],
+    v: Float[Tensor, "kv_heads keys d_v"],
+    output: Float[Tensor, "heads rows d_v"],
+) -> Float[Numbers, " heads"]:
+    """The largest absolute difference between weights v and an output, in each head."""
+    grouped = weights.reshape(len(v), -1, weights.shape[2])  # heads that share values, one below the other
+    told = (grouped @ v.to(weights.dtype)).reshape(output.shape)
+    found: Numbers = (told - output).abs().amax((1, 2)).double().numpy(force=True)
+    return found

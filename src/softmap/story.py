@@ -6,27 +6,32 @@ A `Story` holds numbers only; `narrative` puts them into sentences and `render` 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from softmap import words as wording
-from softmap.errors import ParameterError, RowError, TextError
+from softmap.errors import ParameterError, RecordingError, RowError, TextError
 from softmap.language import choose_language
-from softmap.mechanism import PAGE, Steps, self_attention, softmax
+from softmap.mechanism import PAGE, Steps, self_attention
 from softmap.tokens import Tokens, tokenize
 from softmap.worked_example import Example
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
     from matplotlib.figure import Figure
+    from transformers import PreTrainedModel
 
+    from softmap.biases import Bias
+    from softmap.masks import Mask
     from softmap.models import LoadedModel
+    from softmap.recorded import RecordedLayer, Recording
     from softmap.shares import Shares
     from softmap.words import Unit
 
@@ -41,26 +46,57 @@ class Source:
         model: the hub id or directory of the model.
         revision: its commit; None for a directory or a packaged copy.
         dtype: what the model computed in, such as ``float32``.
-        layers: how many layers it has.
-        heads: how many heads each of them has.
+        stored: what q, k and v are kept in; where that is another dtype, the numbers are those of rounded q, k and v.
+        layers: how many attention layers there are.
+        told: the numbers of those that can be told, counted from 0: the rows of `shares`.
+        heads: how many heads the layer told of has.
         layer: the layer told of, counted from 0.
+        path: the layer's path in the model.
+        number: the layer's number in the model, where not all layers were recorded.
         head: the head told of, counted from 0.
         chosen_from: what softmap chose it from: ``all`` heads, those of the ``layer`` asked for, or those of the
             ``head`` number asked for; None where layer and head were both asked for.
         shares: where the words look in every head; None where layer and head were both asked for.
-        difference: the largest absolute difference between this head's output and the model's own.
+        difference: the largest absolute difference between this head's output and that of the model's own attention
+            function, in float32; None where there was none to compare with.
+        compared: at how many tokens they were compared; None where `difference` is the whole layer's, from when it was
+            recorded.
+        missing: what is missing of a recording that was cut off; empty where it is whole.
     """
 
     model: str
     revision: str | None
     dtype: str
+    stored: str
     layers: int
+    told: tuple[int, ...]
     heads: int
     layer: int
+    path: str
+    number: int
     head: int
     chosen_from: Literal["all", "layer", "head"] | None
     shares: Shares | None
-    difference: float
+    difference: float | None
+    compared: int | None
+    missing: str
+
+
+@dataclass(frozen=True)
+class Added:
+    """What a model does to the scores besides the scale, in this order.
+
+    Attributes:
+        softcap: the cap of the scaled scores, or None.
+        bias: what is added to the scaled scores, or None.
+        mask: which token may see which; None where all see all.
+        sink: this head's sink, one more logit in each row's softmax, or None.
+    """
+
+    softcap: float | None = None
+    bias: Bias | None = None
+    mask: Mask | None = None
+    sink: float | None = None
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -78,8 +114,11 @@ class Story:
         queries: the tokens that the rows of `steps` stand for: all, or those of `row` where the text is longer
             than a page (512 tokens).
         source: the model behind it; None for the worked example.
-        biases: those of q, k and v that a bias was added to.
+        biases: those of q, k and v that a bias was added to; None where they are more than x W + b, or may be.
         language: ``en`` or ``zh``, the language of its sentences.
+        added: what the model does to the scores besides the scale.
+        unscaled: step 2 with a scale of 1 and all else as it is, (queries, tokens); None where that is the scores, with
+            −∞ where a key may not be seen.
     """
 
     tokens: Tokens
@@ -89,8 +128,10 @@ class Story:
     steps: Steps
     queries: range
     source: Source | None
-    biases: tuple[str, ...]
+    biases: tuple[str, ...] | None
     language: str
+    added: Added = Added()
+    unscaled: Float[Numbers, "queries tokens"] | None = None
 
     @property
     def text(self) -> str:
@@ -108,11 +149,18 @@ class Story:
         return self._by_words(self.steps.weights)
 
     @cached_property
-    def norms(self) -> Float[Numbers, "shown_words words"]:
-        """The length of the vector that each word brings to another's output, ‖w v‖.
+    def visible(self) -> Bool[Numbers, "shown_words words"]:
+        """Whether a word (any token of it) may see another (any token of it)."""
+        return self._by_words(np.isfinite(self.steps.scaled).astype(float)) > 0
+
+    @cached_property
+    def norms(self) -> Float[Numbers, "shown_words words"] | None:
+        """The length of the vector that each word brings to another's output, ‖w v‖; None where v was not kept.
 
         Kobayashi et al., 2020, "Attention is Not Only a Weight", https://arxiv.org/abs/2004.10102
         """
+        if self.steps.v is None:
+            return None
         starts = [word.start for word in self.words]
         lengths = []
         for i in self.shown_words:
@@ -123,25 +171,30 @@ class Story:
         return np.array(lengths)
 
     @cached_property
-    def contributions(self) -> Float[Numbers, "shown_words words"]:
+    def contributions(self) -> Float[Numbers, "shown_words words"] | None:
         """`norms` as shares: each row sums to 1 (0 where every value vector is 0)."""
+        if self.norms is None:
+            return None
         totals = self.norms.sum(axis=1, keepdims=True)
-        return self.norms / np.where(totals > 0, totals, 1)
+        shares: Numbers = self.norms / np.where(totals > 0, totals, 1)
+        return shares
 
     @cached_property
     def gradient_norms(self) -> tuple[Float[Numbers, " queries"], Float[Numbers, " queries"]]:
-        """The norm of softmax's gradient in each row: of the scores as they are, and of the scaled ones."""
-        return softmax_gradient_norm(self._unscaled), softmax_gradient_norm(self.steps.scaled)
+        """The norm of softmax's gradient in each row: with a scale of 1 (all else as it is), and with the model's."""
+        sink = self.added.sink
+        return softmax_gradient_norm(self._unscaled, sink), softmax_gradient_norm(self.steps.scaled, sink)
 
     @cached_property
     def unscaled_weights(self) -> Float[Numbers, "queries tokens"]:
-        """What softmax would make of the scores without the division of step 2."""
-        unscaled: Numbers = softmax(self._unscaled)
-        return unscaled
+        """What the weights would be with a scale of 1 in step 2, all else as it is."""
+        return _softmax(self._unscaled, self.added.sink)[0]
 
     @property
     def _unscaled(self) -> Float[Numbers, "queries tokens"]:
-        """The scores, with −∞ where a key may not be seen."""
+        """Step 2 with a scale of 1: the scores, with −∞ where a key may not be seen, unless there is more to it."""
+        if self.unscaled is not None:
+            return self.unscaled
         return np.where(np.isfinite(self.steps.scaled), self.steps.scores, -np.inf)
 
     @cached_property
@@ -217,8 +270,8 @@ class Story:
 
 
 def explain(
-    text: str | Example,
-    model: str | os.PathLike[str] | LoadedModel | None = None,
+    text: str | Recording | Example,
+    model: str | os.PathLike[str] | PreTrainedModel | LoadedModel | None = None,
     *,
     layer: int | None = None,
     head: int | None = None,
@@ -231,19 +284,22 @@ def explain(
     """Tell how one attention head relates the words of a text, step by step.
 
     Args:
-        text: a text; or `softmap.example()`, which needs no model.
-        model: a hub id, a directory, what `softmap.models.load` gave, or None for the bundled model.
+        text: a text; a recording of one, as `softmap.record` and `softmap.load` give it; or `softmap.example()`, which
+            needs no model.
+        model: of a text, the model that is to read it, as `softmap.record` takes it: a hub id, a directory, a loaded
+            model, what `softmap.models.load` gave, or None for the bundled model.
         layer: which layer, counted from 0; chosen where it is left open.
         head: which head, counted from 0; chosen where it is left open: the one in which words look most at
             other words.
-        row: the word to point out, or its index; the first word unless given.
+        row: the word to point out, or its index. Unless given it is the first word; of a model in which tokens see
+            what is before them alone, the last one, which sees all.
         words: whether sub-word pieces are merged into words from step 3 on.
         truncate: whether a text longer than the model's limit is cut at its end.
         lang: ``en`` or ``zh``; by the locale unless given.
         progress: called with how many heads are measured, of how many.
 
     Raises:
-        SoftmapError: one of its children TextError, ModelError, ParameterError and RowError.
+        SoftmapError: one of its children TextError, ModelError, ParameterError, RowError and RecordingError.
 
     Examples:
         >>> import softmap
@@ -253,73 +309,219 @@ def explain(
     """
     language = choose_language(lang)
     if isinstance(text, Example):
+        hint = "It brings a text and numbers of its own, a token for each word"
         _refuse_given(
-            model=model is not None, layer=layer is not None, head=head is not None, words=not words, truncate=truncate
+            "the worked example",
+            "row and lang alone",
+            hint,
+            model=model is not None,
+            layer=layer is not None,
+            head=head is not None,
+            words=not words,
+            truncate=truncate,
         )
         return _tell_example(text, row, language)
-    if not isinstance(text, str):
-        hint = "Give a sentence, or softmap.example()."
-        raise TextError("text", "a string or softmap.example()", type(text).__name__, hint)
+    if isinstance(text, str):
+        from softmap.models.record import read_model, record_inside
 
-    from softmap import models
-    from softmap.models.capture import capture
+        loaded = read_model(model)
+        tokens = tokenize(loaded, text, truncate=truncate)
+        record = partial(record_inside, loaded, tokens)
+    else:
+        recording = _read_recording(text)
+        hint = "It brings its text and its model's numbers"
+        _refuse_given("a recording", "neither model nor truncate", hint, model=model is not None, truncate=truncate)
+        tokens = _tokens_of(recording)
+        record = partial(_as_it_is, recording)
+
     from softmap.models.settings import on_one_thread
-    from softmap.shares import check_head, measure_difference, measure_shares
 
-    loaded = model if isinstance(model, models.LoadedModel) else models.load(model)
-    tokens = tokenize(loaded, text, truncate=truncate)
     rows = wording.units_of_words(tokens) if words else wording.units_of_tokens(tokens)
-    chosen_row = _find_row(rows, row)
-    queries = _page_of(len(tokens), rows[chosen_row])
+    asked = None if row is None else wording.find_row(rows, row)
     with on_one_thread() if len(tokens) <= PAGE else nullcontext():
-        run = capture(loaded, tokens)
-        check_head(run, layer, head)
-        shares = measure_shares(run, rows, progress) if layer is None or head is None else None
-        chosen = shares.best(layer, head) if shares else (int(layer or 0), int(head or 0))
-        told = run.head(*chosen)
-        ((_, steps),) = told.strips(slice(queries.start, queries.stop))
-        difference = float(shares.difference[chosen]) if shares else measure_difference(run, *chosen)
-    source = Source(
-        model=loaded.name,
-        revision=loaded.revision,
-        dtype=str(loaded.model.dtype).removeprefix("torch."),
-        layers=run.shape[0],
-        heads=run.shape[1],
-        layer=chosen[0],
-        head=chosen[1],
-        chosen_from=_chosen_from(layer, head),
-        shares=shares,
-        difference=difference,
+        recording = record()
+        source = _choose(recording, rows, layer, head, progress)
+        told = recording.layers[source.layer]
+        chosen = _first_or_last(rows, last=told.part == "decoder") if asked is None else asked
+        queries = _page_of(len(tokens), rows[chosen])
+        steps, unscaled = _steps_of(told, source.head, queries)
+    return Story(
+        tokens=tokens,
+        units=wording.units_of_tokens(tokens, as_in_text=words),
+        words=rows,
+        row=chosen,
+        steps=steps,
+        queries=queries,
+        source=source,
+        biases=None if told.inside is None or told.inside.x is None else told.inside.biases,
+        language=language,
+        added=_added_by(told, source.head),
+        unscaled=unscaled,
     )
-    units = wording.units_of_tokens(tokens, as_in_text=words)
-    biases = tuple(name for name in "qkv" if getattr(told, f"b_{name}") is not None)
-    return Story(tokens, units, rows, chosen_row, _as_numpy(steps), queries, source, biases, language)
 
 
-def softmax_gradient_norm(scaled: Float[Numbers, "rows columns"]) -> Float[Numbers, " rows"]:
+def softmax_gradient_norm(scaled: Float[Numbers, "rows columns"], sink: float | None = None) -> Float[Numbers, " rows"]:
     """The Frobenius norm of softmax's Jacobian at each row, J = diag(w) − w wᵀ, without forming it.
 
     ‖J‖² = Σ_i w_i² (1 − w_i)² + Σ_{i≠j} w_i² w_j². Where one weight is nearly 1 both sums are differences of nearly
-    equal numbers; so the largest weight is taken out of them, and 1 minus it is the sum of the others.
+    equal numbers; so the largest weight is taken out of them, and 1 minus it is the sum of the others, a sink's share
+    among them. It is 0 in a row of nothing but −∞.
     """
-    weights: Numbers = softmax(np.asarray(scaled, dtype=np.float64))  # (rows, columns)
+    weights, of_sink = _softmax(np.asarray(scaled, dtype=np.float64), sink)  # (rows, columns), (rows)
     top = np.argmax(weights, axis=1)[:, None]
     largest = np.take_along_axis(weights, top, axis=1)[:, 0]  # (rows)
     others = weights.copy()
     np.put_along_axis(others, top, 0, axis=1)
     squares = (others**2).sum(axis=1)
-    diagonal = (largest * others.sum(axis=1)) ** 2 + ((others * (1 - others)) ** 2).sum(axis=1)
+    diagonal = (largest * (others.sum(axis=1) + of_sink)) ** 2 + ((others * (1 - others)) ** 2).sum(axis=1)
     crossed = 2 * largest**2 * squares + np.maximum(squares**2 - (others**4).sum(axis=1), 0)
     norms: Numbers = np.sqrt(diagonal + crossed)
     return norms
 
 
-def _refuse_given(**given: bool) -> None:
-    """Refuse options that mean nothing to the worked example, rather than ignore them."""
+def _softmax(
+    scaled: Float[Numbers, "rows columns"], sink: float | None
+) -> tuple[Float[Numbers, "rows columns"], Float[Numbers, " rows"]]:
+    """The weights of each row, 0 where all of it is −∞, and what a sink takes of it."""
+    logit = -math.inf if sink is None else sink
+    peak = np.maximum(scaled.max(axis=1, keepdims=True), logit)
+    peak = np.where(peak == -np.inf, 0, peak)
+    exponentials, of_sink = np.exp(scaled - peak), np.exp(logit - peak)  # (rows, columns), (rows, 1)
+    total = exponentials.sum(axis=1, keepdims=True) + of_sink
+    total = np.where(total > 0, total, 1)
+    return exponentials / total, (of_sink / total)[:, 0]
+
+
+def _choose(
+    recording: Recording,
+    words: tuple[Unit, ...],
+    layer: int | None,
+    head: int | None,
+    progress: Callable[[int, int], None],
+) -> Source:
+    """The head that is told, and where it stands.
+
+    Raises:
+        ParameterError: a layer or a head that can't be told.
+        RecordingError: no layer that can; q and k were not kept.
+    """
+    from softmap.shares import check_head, measure_difference, measure_shares, tellable
+
+    check_head(recording, layer, head)
+    told = tellable(recording)
+    chosen_from, shares, difference = _chosen_from(layer, head), None, None
+    if layer is None or head is None:
+        shares = measure_shares([recording.layers[i] for i in told], words, progress)
+        row, head = shares.best(None if layer is None else told.index(layer), head)
+        layer, measured = told[row], float(shares.difference[row, head])
+        difference = None if math.isnan(measured) else measured
+    else:
+        difference = measure_difference(recording.layers[layer], head)
+    chosen, origin = recording.layers[layer], recording.origin
+    return Source(
+        model=origin.model,
+        revision=origin.revision,
+        dtype=origin.dtype,
+        stored=origin.stored,
+        layers=len(recording.layers),
+        told=told,
+        heads=chosen.heads,
+        layer=int(layer),
+        path=chosen.path,
+        number=int(layer) if chosen.number is None else chosen.number,
+        head=int(head),
+        chosen_from=chosen_from,
+        shares=shares,
+        difference=difference,
+        compared=_compared(chosen),
+        missing=recording.partial,
+    )
+
+
+def _compared(layer: RecordedLayer) -> int | None:
+    """At how many tokens the output was compared, as in `Source`."""
+    if layer.difference is None:
+        return 0
+    return None if layer.inside is None or layer.inside.rows is None else len(layer.inside.rows)
+
+
+def _steps_of(layer: RecordedLayer, head: int, queries: range) -> tuple[Steps, Float[Numbers, "queries tokens"] | None]:
+    """The stages of one head, for some queries and all keys; and step 2 with a scale of 1, where it needs computing.
+
+    x is among them where it was kept, and they are those of all queries.
+    """
+    matrix, rows = layer.matrix[head], slice(queries.start, queries.stop)
+    assert layer.q is not None  # or there would be no matrix
+    assert layer.k is not None
+
+    def wide(tensor: Any) -> Numbers:
+        array: Numbers = tensor.to(matrix.dtype).numpy(force=True)
+        return array
+
+    own = head // (layer.heads // len(layer.k))  # the key head
+    weights, v = wide(matrix[rows]), None if layer.v is None else wide(layer.v[own])
+    x = layer.inside.x if layer.inside is not None and len(queries) == layer.shape[1] else None
+    steps = Steps(
+        x=None if x is None else wide(x),
+        q=wide(layer.q[head, rows]),
+        k=wide(layer.k[own]),
+        v=v,
+        scores=wide(matrix.scores[rows]),
+        scaled=wide(matrix.scaled[rows]),
+        weights=weights,
+        output=None if v is None else weights @ v,
+        d_k=layer.k.shape[2],
+        scale=layer.scale,
+    )
+    if layer.softcap is None and layer.bias is None:
+        return steps, None
+    return steps, wide(dataclasses.replace(layer, scale=1.0, logsumexp=None).matrix[head].scaled[rows])
+
+
+def _added_by(layer: RecordedLayer, head: int) -> Added:
+    from softmap.masks.kinds import Full
+
+    mask = None if isinstance(layer.mask, Full) else layer.mask
+    return Added(layer.softcap, layer.bias, mask, None if layer.sinks is None else float(layer.sinks[head]))
+
+
+def _read_recording(given: Any) -> Recording:
+    """A recording, of `softmap.recording` the one that its block left.
+
+    Raises:
+        TextError: something else.
+    """
+    from softmap.recorded import Recording
+
+    recording = getattr(given, "recording", given)
+    if not isinstance(recording, Recording):
+        hint = "Give a sentence, softmap.record(...), or softmap.example()."
+        raise TextError("text", "a string, a recording or softmap.example()", type(given).__name__, hint)
+    return recording
+
+
+def _tokens_of(recording: Recording) -> Tokens:
+    """The text of a recording.
+
+    Raises:
+        RecordingError: a batch of several sequences; no text, or none but special tokens.
+    """
+    tokens = recording.tokens
+    if tokens is None or all(tokens.special):
+        got = "none" if tokens is None else "special tokens alone"
+        raise RecordingError("recording", "the tokens of a text", got, "rec[layer] gives its matrices all the same.")
+    return tokens
+
+
+def _as_it_is(recording: Recording) -> Recording:
+    return recording
+
+
+def _refuse_given(subject: str, expected: str, hint: str, **given: bool) -> None:
+    """Refuse options that mean nothing here, rather than ignore them."""
     names = [name for name, is_given in given.items() if is_given]
     if names:
-        hint = f"It brings a text and numbers of its own, a token for each word; leave out {' and '.join(names)}."
-        raise ParameterError("the worked example", "row and lang alone", " and ".join(names), hint)
+        raise ParameterError(subject, expected, " and ".join(names), f"{hint}; leave out {' and '.join(names)}.")
 
 
 def _tell_example(example: Example, row: str | int | None, language: str) -> Story:
@@ -336,14 +538,14 @@ def _tell_example(example: Example, row: str | int | None, language: str) -> Sto
         unknown=(False,) * len(example.tokens),
     )
     units = wording.units_of_words(tokens)
-    return Story(tokens, units, units, _find_row(units, row), steps, range(len(units)), None, (), language)
+    chosen = 0 if row is None else wording.find_row(units, row)
+    return Story(tokens, units, units, chosen, steps, range(len(units)), None, (), language)
 
 
-def _find_row(units: tuple[Unit, ...], row: str | int | None) -> int:
-    """The unit asked for; else the first that is no special token."""
-    if row is None:
-        return next(i for i, unit in enumerate(units) if not unit.special)
-    return wording.find_row(units, row)
+def _first_or_last(units: tuple[Unit, ...], *, last: bool) -> int:
+    """The first unit that is no special token, or the last one."""
+    words = [i for i, unit in enumerate(units) if not unit.special]
+    return words[-1 if last else 0]
 
 
 def _chosen_from(layer: int | None, head: int | None) -> Literal["all", "layer", "head"] | None:
@@ -360,9 +562,3 @@ def _page_of(tokens: int, row: Unit) -> range:
         got = f"one of {row.pieces}, which begins with {row.label[:40]!r}"
         raise RowError("row", f"a word of at most {PAGE} tokens", got, "Take single tokens: words=False (--tokens).")
     return range(row.start, row.stop)
-
-
-def _as_numpy(steps: Steps) -> Steps:
-    """The same stages as NumPy arrays."""
-    stages = {field.name: getattr(steps, field.name) for field in dataclasses.fields(steps)}
-    return Steps(**{n: s.cpu().numpy() if hasattr(s, "cpu") else s for n, s in stages.items()})

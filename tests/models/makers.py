@@ -45,6 +45,7 @@ class Entry:
         make: makes the model and its inputs, the same ones each time.
         refused: the class of a module that softmap has to name when it refuses the model; empty where it records it.
         sinks_apart: whether its eager attention gives weights without the sinks, and scales its output by them.
+        others: the class of its layers without softmax attention, or of attention that is left out; empty without any.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Entry:
     make: Callable[[], Example]
     refused: str = ""
     sinks_apart: bool = False
+    others: str = ""
 
 
 def text(
@@ -64,6 +66,7 @@ def text(
     width: float = 0.25,
     refused: str = "",
     sinks_apart: bool = False,
+    others: str = "",
     inputs: Callable[[], dict[str, Any]] | None = None,
     **settings: Any,
 ) -> Entry:
@@ -73,7 +76,7 @@ def text(
         model = build(name, configure(architecture or name, **{**TEXT, **settings}), width)
         return Example(model, inputs() if inputs else two_texts(side))
 
-    return Entry(name, remarks, make, refused, sinks_apart)
+    return Entry(name, remarks, make, refused, sinks_apart, others)
 
 
 def encoder_decoder(name: str, remarks: str, /, *, width: float = 0.25, refused: str = "", **settings: Any) -> Entry:
@@ -85,17 +88,17 @@ def encoder_decoder(name: str, remarks: str, /, *, width: float = 0.25, refused:
     return Entry(name, remarks, make, refused)
 
 
-def pictures(name: str, remarks: str, /, *, refused: str = "", **settings: Any) -> Entry:
+def pictures(name: str, remarks: str, /, *, others: str = "", **settings: Any) -> Entry:
     """A model that looks at pictures: two of them."""
 
     def make() -> Example:
         model = build(name, configure(name, **{**VISION, **settings}))
         return Example(model, {"pixel_values": torch.randn(2, 3, 12, 12)})
 
-    return Entry(name, remarks, make, refused)
+    return Entry(name, remarks, make, others=others)
 
 
-def two_towers(name: str, remarks: str, /) -> Entry:
+def two_towers(name: str, remarks: str, /, *, others: str = "") -> Entry:
     """A text tower and one of pictures, side by side."""
 
     def make() -> Example:
@@ -103,7 +106,7 @@ def two_towers(name: str, remarks: str, /) -> Entry:
         model = build(name, configure(name, **parts))
         return Example(model, two_texts("right") | {"pixel_values": torch.randn(2, 3, 12, 12)})
 
-    return Entry(name, remarks, make)
+    return Entry(name, remarks, make, others=others)
 
 
 def pictures_in_text(

@@ -5,20 +5,24 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, NamedTuple
-from unittest.mock import patch
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from makers import Entry, Example
 from torch import Tensor, nn
 
 import softmap
 from softmap.errors import ModelError
 
-OUTPUTS = ("last_hidden_state", "text_embeds", "image_embeds")
+if TYPE_CHECKING:
+    from makers import Entry
+
+    from softmap.recorded import Recording
+
+EAGER = "eager_attention_forward"
+OUTPUTS = ("last_hidden_state", "logits", "text_embeds", "image_embeds")
 MASKS = ("attention_mask", "decoder_attention_mask", "pixel_attention_mask")
 SIDES = {
     "encoder_attentions": "encoder self",
@@ -40,7 +44,8 @@ class Verdict:
 
     Attributes:
         model: the model's class.
-        refusal: what softmap said when it refused the model; empty where it recorded it. Then all below is as it was.
+        restored: whether the model was set to the same attention functions afterwards as before.
+        refusal: the error by which softmap refused the model; None where it recorded it. Then the rest is empty.
         paths: the modules of the recorded layers, in their order.
         eager_paths: the modules that called eager attention; empty strings where the model gives weights alone.
         kinds: how many layers there are of each part and kind, such as "encoder self".
@@ -49,10 +54,12 @@ class Verdict:
         weights: the largest absolute difference of a weight.
         output: the largest difference of the model's output at real tokens, relative to the largest number in it.
         peak: the largest weight of the median row, over what it would be if all keys were looked at alike.
+        missed: how many of the weights that the model itself returns are none of those that were compared.
     """
 
     model: str
-    refusal: str = ""
+    restored: bool
+    refusal: ModelError | None = None
     paths: tuple[str, ...] = ()
     eager_paths: tuple[str, ...] = ()
     kinds: tuple[tuple[str, int], ...] = ()
@@ -61,29 +68,32 @@ class Verdict:
     weights: float = 0.0
     output: float = 0.0
     peak: float = 0.0
+    missed: int = 0
 
 
 def verify(entry: Entry) -> Verdict:
     """Run an entry both ways."""
     model, inputs = entry.make()
-    name = type(model).__name__
+    name, found = type(model).__name__, implementations(model)
     seen, output = run_eagerly(model, inputs)
     try:
         with softmap.recording(model) as recorded:
             ours = model(**inputs)
     except ModelError as refusal:
-        return Verdict(name, str(refusal))
-    layers = recorded.recording.sequences[0].layers
+        return Verdict(name, implementations(model) == found, refusal)
+    layers = recorded.sequences[0].layers
     return Verdict(
         name,
+        implementations(model) == found,
         paths=tuple(layer.path for layer in layers),
         eager_paths=tuple(layer.path for layer in seen),
-        kinds=_count(f"{layer.part} {layer.kind}" for layer in layers),
-        eager_kinds=_kinds_of(output),
+        kinds=count(f"{layer.part} {layer.kind}" for layer in layers),
+        eager_kinds=kinds_of(output),
         others=tuple(sorted({other.name for other in recorded.others})),
-        weights=max(difference_of_weights(entry, recorded, inputs, seen)),
+        weights=largest_difference(weights_of(recorded, sinks_apart=entry.sinks_apart), real_weights(seen, inputs)),
         output=difference_of_output(ours, output, inputs),
         peak=min(peak(layer.weights) for layer in seen),
+        missed=sum(not any(same(told, layer.weights) for layer in seen) for told in returned_weights(output)),
     )
 
 
@@ -91,8 +101,9 @@ def run_eagerly(model: Any, inputs: dict[str, Any]) -> tuple[list[Seen], Any]:
     """The weights of every attention layer in the order in which they ran, and what the model returns."""
     with torch.no_grad(), eager_weights(model) as calls:
         output = model(**inputs, output_attentions=True)
-    calls = calls or [Seen("", weights) for weights in output.attentions]
-    return (side_by_side(calls) if len(calls[-1].weights) == 1 else calls), output
+    calls = calls or [Seen("", weights) for weights in output.get("attentions") or ()]
+    alone = calls and len(calls[-1].weights) == 1
+    return (side_by_side(calls) if alone else calls), output
 
 
 @contextlib.contextmanager
@@ -116,10 +127,25 @@ def eager_weights(model: nn.Module) -> Iterator[list[Seen]]:
 
     with contextlib.ExitStack() as undo:
         for home in homes:
-            if hasattr(home, "eager_attention_forward"):
-                function = watch(home.eager_attention_forward)
-                undo.enter_context(patch.object(home, "eager_attention_forward", function))
+            if hasattr(home, EAGER):
+                function = getattr(home, EAGER)
+                undo.callback(setattr, home, EAGER, function)
+                setattr(home, EAGER, watch(function))
         yield seen
+
+
+def returned_weights(output: Any) -> Iterator[Tensor]:
+    """The weights in what a model returns, and in what its parts do."""
+    for name, value in output.items():
+        if name.endswith("attentions"):
+            yield from value or ()
+        elif hasattr(value, "items"):
+            yield from returned_weights(value)
+
+
+def same(some: Tensor, others: Tensor) -> bool:
+    """Whether two arrays have one shape and the same numbers."""
+    return some.shape == others.shape and torch.equal(some, others)
 
 
 def side_by_side(calls: list[Seen]) -> list[Seen]:
@@ -132,28 +158,42 @@ def side_by_side(calls: list[Seen]) -> list[Seen]:
     return layers
 
 
-def difference_of_weights(entry: Entry, recorded: Any, inputs: dict[str, Any], seen: list[Seen]) -> Iterator[float]:
-    """The largest absolute difference in each layer of each sequence; nan where their shapes differ."""
-    for item, sequence in enumerate(recorded.sequences):
-        for layer, (_, weights) in zip(sequence.layers, seen, strict=True):
+def weights_of(recorded: Recording, *, sinks_apart: bool = False) -> list[Tensor]:
+    """The weights of every layer of every sequence, (heads, queries, keys); of each row's sum if `sinks_apart`."""
+    found = [layer.matrix.dense() for sequence in recorded.sequences for layer in sequence.layers]
+    return [weights / weights.sum(-1, keepdim=True) for weights in found] if sinks_apart else found
+
+
+def real_weights(seen: list[Seen], inputs: dict[str, Any]) -> list[Tensor]:
+    """Eager attention's in that order, without padding."""
+    found = []
+    for item in range(len(seen[-1].weights)):
+        for _, weights in seen:
             queries, keys = (real_tokens(inputs, item, size) for size in weights.shape[2:])
-            expected = weights[item][:, queries][:, :, keys].float()
-            ours = layer.matrix[:, :, :]
-            if entry.sinks_apart:
-                ours = ours / ours.sum(-1, keepdim=True)
-            yield float((ours - expected).abs().max()) if ours.shape == expected.shape else float("nan")
+            found.append(weights[item][:, queries][:, :, keys].float())
+    return found
+
+
+def largest_difference(some: list[Tensor], others: list[Tensor]) -> float:
+    """The largest absolute difference of two numbers; infinite where shapes differ."""
+    if [one.shape for one in some] != [other.shape for other in others]:
+        return float("inf")
+    return float(torch.stack([(one - other).abs().max() for one, other in zip(some, others, strict=True)]).max())
+
+
+def mean_difference(some: list[Tensor], others: list[Tensor]) -> float:
+    """The mean over the layers of the mean absolute difference."""
+    return float(torch.stack([(one - other).abs().mean() for one, other in zip(some, others, strict=True)]).mean())
 
 
 def difference_of_output(ours: Any, output: Any, inputs: dict[str, Any]) -> float:
     """The largest difference of what the model gives for real tokens, relative to the largest number."""
     found = []
     for name in OUTPUTS:
-        if name not in output:
-            continue
-        for item, (mine, its) in enumerate(zip(ours[name], output[name], strict=True)):
+        for item, (mine, its) in enumerate(zip(ours.get(name, ()), output.get(name, ()), strict=True)):
             real = real_tokens(inputs, item, len(its)) if its.ndim > 1 else slice(None)
-            found.append(float((mine[real] - its[real]).abs().max() / its[real].abs().max()))
-    return max(found)
+            found.append((mine[real] - its[real]).abs().max() / its[real].abs().max())
+    return float(torch.stack(found).max())
 
 
 def real_tokens(inputs: dict[str, Any], item: int, size: int) -> slice:
@@ -177,15 +217,12 @@ def implementations(model: nn.Module) -> list[Any]:
     return [module.config._attn_implementation for module in model.modules() if hasattr(module, "config")]
 
 
-def _count(names: Iterator[str]) -> tuple[tuple[str, int], ...]:
+def count(names: Iterable[str]) -> tuple[tuple[str, int], ...]:
+    """How often each occurs."""
     return tuple(sorted(Counter(names).items()))
 
 
-def _kinds_of(output: Any) -> tuple[tuple[str, int], ...] | None:
+def kinds_of(output: Any) -> tuple[tuple[str, int], ...] | None:
+    """How many layers of each kind a model says it has; None where it does not tell them apart."""
     told = {side: len(output[name]) for name, side in SIDES.items() if name in output}
     return tuple(sorted(told.items())) if len(told) == len(SIDES) else None
-
-
-def as_recorded(example: Example) -> Any:
-    """The recording of an example, as `softmap.record` makes it."""
-    return softmap.record(example.inputs, example.model)

@@ -19,7 +19,7 @@ from softmap.models.attending import Piece, bias_of, table_by_distance
 from softmap.models.masking import both, join, looks_back
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor, nn
 
     from softmap.biases import Bias
@@ -130,6 +130,7 @@ class Growing:
         swept: the statistics of the only call, as long as there is no other.
         difference: how far the output was from the model's own function, or None where there was nothing to compare.
         own: the output of the model's own function at the rows that were compared, (heads, n, d_v), where it is kept.
+        compared: which rows these are, (n,), likewise.
         x: what entered the layer, (tokens, d_model), likewise.
     """
 
@@ -139,6 +140,7 @@ class Growing:
     swept: Swept | None = None
     difference: float | None = None
     own: Float[Tensor, "heads n d_v"] | None = None
+    compared: Int[Tensor, " n"] | None = None
     x: Tensor | None = None
 
     @property

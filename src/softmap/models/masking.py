@@ -86,6 +86,10 @@ class ModelMask:
 
     __add__ = __radd__
 
+    def contiguous(self) -> ModelMask:
+        """Itself: generation with a cache of fixed size asks for it."""
+        return self
+
     def __getitem__(self, index: object) -> NoReturn:
         self._refuse("its parts")
 
@@ -103,7 +107,7 @@ class ModelMask:
         if self.valid is None:
             return range(self.keys.stop)
         places = self.valid[item].nonzero()
-        return range(int(places[0]), int(places[-1]) + 1) if len(places) else range(self.keys.stop)
+        return range(int(places[0]), int(places[-1]) + 1) if len(places) else range(0)
 
     def rule(self, item: int) -> Rule:
         """The rule of one sequence, apart from padding."""

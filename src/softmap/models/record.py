@@ -14,10 +14,11 @@ import torch
 
 from softmap import __version__
 from softmap.errors import DtypeError, ModelError, ParameterError, RecordingError, SoftmapError, TextError
-from softmap.models.interface import find_others, standing_in
+from softmap.models.interface import calls_interface, find_others, standing_in
 from softmap.models.load import LoadedModel, load
 from softmap.models.reading import Reader
 from softmap.models.recorder import Keeping, Recorder
+from softmap.models.settings import quiet_transformers
 from softmap.recorded import Origin, RecordedLayer, RecordedSequence, Recording
 from softmap.tokens import Tokens, tokenize, tokens_of_ids
 
@@ -77,7 +78,7 @@ def record(
         RecordingError: the place to write to is taken.
     """
     keeping = _read_keeping(layers, keep_values, statistics_only, summary, dtype)
-    loaded = _loaded(model, device)
+    loaded = read_model(model, device)
     tokens, inputs = _read_inputs(text_or_inputs, loaded, truncate)
     size = _read_chunk(chunk, loaded, inputs)
     with contextlib.ExitStack() as stack:
@@ -87,19 +88,7 @@ def record(
 
             writer = stack.enter_context(Writer(out))
         session = _Session(loaded, keeping, tokens, writer if size is None else None, progress)
-        training = {module: module.training for module in loaded.model.modules()}
-        loaded.model.eval()
-        stack.callback(_set_training, training)
-        with session.open():
-            try:
-                _run(loaded.model, inputs, size)
-            except SoftmapError:
-                raise
-            except Exception as error:  # whatever a model's own code raises
-                got = f"{type(error).__name__}: {error}"
-                hint = "Check that these inputs belong to this model."
-                raise ModelError(loaded.name, "a model that runs on these inputs", got, hint) from error
-        recording = session.recording()
+        recording = _record(session, inputs, size)
         if writer is None:
             return recording
         if size is not None:
@@ -110,6 +99,19 @@ def record(
 
     assert out is not None
     return open_recording(out, verify=False)  # what was written just now
+
+
+def record_inside(loaded: LoadedModel, tokens: Tokens) -> Recording:
+    """Record a text for telling its story: without statistics, but with what is `Inside` each layer.
+
+    One thread at a time does, as transformers' settings are changed meanwhile.
+
+    Raises:
+        ModelError: as `record`.
+    """
+    with quiet_transformers():
+        session = _Session(loaded, Keeping(statistics=None, inside=True), tokens, None, lambda done, total: None)
+        return _record(session, _inputs_of(tokens, loaded), None)
 
 
 class LiveRecording:
@@ -179,7 +181,7 @@ def recording(
         ParameterError: as `record`.
     """
     keeping = _read_keeping(layers, keep_values, statistics_only, summary, dtype)
-    loaded = _loaded(model, None)
+    loaded = read_model(model)
     if tokenizer is not None:
         loaded = replace(loaded, tokenizer=tokenizer)
     live, session = LiveRecording(), _Session(loaded, keeping, None, None, lambda done, total: None)
@@ -323,6 +325,26 @@ class _Session:
         )
 
 
+def _record(session: _Session, inputs: dict[str, Any], chunk: int | None) -> Recording:
+    """Run the session's model in evaluation mode, and put together what it left."""
+    loaded = session.loaded
+    training = {module: module.training for module in loaded.model.modules()}
+    loaded.model.eval()
+    try:
+        with session.open():
+            try:
+                _run(loaded.model, inputs, chunk)
+            except SoftmapError:
+                raise
+            except Exception as error:  # whatever a model's own code raises
+                got = f"{type(error).__name__}: {error}"
+                hint = "Check that these inputs belong to this model."
+                raise ModelError(loaded.name, "a model that runs on these inputs", got, hint) from error
+    finally:
+        _set_training(training)
+    return session.recording()
+
+
 def _run(model: Any, inputs: dict[str, Any], chunk: int | None) -> None:
     """Run the model, without what nobody will look at: logits of all tokens, a cache."""
     accepted = inspect.signature(model.forward).parameters
@@ -344,7 +366,13 @@ def _run(model: Any, inputs: dict[str, Any], chunk: int | None) -> None:
         model(**lean, **part)
 
 
-def _loaded(model: Any, device: str | torch.device | None) -> LoadedModel:
+def read_model(model: Any, device: str | torch.device | None = None) -> LoadedModel:
+    """The model that is meant by what `record` takes for one.
+
+    Raises:
+        ModelError: it can't be found or loaded.
+        ParameterError: a device for a model that is loaded already.
+    """
     from transformers import PreTrainedModel
 
     if isinstance(model, PreTrainedModel):
@@ -362,15 +390,10 @@ def _loaded(model: Any, device: str | torch.device | None) -> LoadedModel:
 
 def _read_inputs(given: Any, loaded: LoadedModel, truncate: bool) -> tuple[Tokens | None, dict[str, Any]]:
     """The tokens, where a text was given, and the model's arguments."""
-    device = loaded.model.device
     if isinstance(given, str):
         tokens = tokenize(loaded, given, truncate=truncate)
-        ids = torch.tensor([tokens.ids], device=device)
-        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        if loaded.model.config.is_encoder_decoder:
-            start = loaded.model.config.decoder_start_token_id
-            inputs["decoder_input_ids"] = torch.tensor([[0 if start is None else start]], device=device)
-        return tokens, inputs
+        return tokens, _inputs_of(tokens, loaded)
+    device = loaded.model.device
     if isinstance(given, Mapping):
         return None, {name: x.to(device) if hasattr(x, "to") else x for name, x in given.items()}
     try:
@@ -386,6 +409,16 @@ def _read_inputs(given: Any, loaded: LoadedModel, truncate: bool) -> tuple[Token
     return None, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
+def _inputs_of(tokens: Tokens, loaded: LoadedModel) -> dict[str, Any]:
+    """A text as the model's arguments; a decoder beside an encoder reads the token that it starts with."""
+    ids = torch.tensor([tokens.ids], device=loaded.model.device)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if loaded.model.config.is_encoder_decoder:
+        start = loaded.model.config.decoder_start_token_id
+        inputs["decoder_input_ids"] = torch.tensor([[0 if start is None else start]], device=loaded.model.device)
+    return inputs
+
+
 def _read_chunk(chunk: Any, loaded: LoadedModel, inputs: dict[str, Any]) -> int | None:
     if chunk is None:
         return None
@@ -394,7 +427,8 @@ def _read_chunk(chunk: Any, loaded: LoadedModel, inputs: dict[str, Any]) -> int 
         raise ParameterError("chunk", "a whole number of at least 1", repr(chunk), hint)
     extra = sorted(set(inputs) - {"input_ids", "attention_mask", "token_type_ids"})
     cached = "past_key_values" in inspect.signature(loaded.model.forward).parameters
-    if extra or not cached or loaded.model.config.is_encoder_decoder:
+    decodes = any(calls_interface(module) and getattr(module, "is_causal", False) for module in loaded.model.modules())
+    if extra or not cached or not decodes or loaded.model.config.is_encoder_decoder:
         got = f"{type(loaded.model).__name__}" + (f" with {', '.join(extra)}" if extra else "")
         hint = "Leave chunk out; it serves decoders of text alone."
         raise ParameterError("chunk", "a decoder of text with a cache", got, hint)

@@ -154,6 +154,9 @@ class Recorder:
             ModelError: numbers that the dtype to keep them in does not hold.
         """
         path, keeping = f"{self.name}, {growing.path}", self.keeping
+        if not growing.blocks:
+            hint = "Leave the empty sequence out of the batch."
+            raise ModelError(path, "a real token in each sequence", "one of padding alone", hint)
         problem, v = growing.problem(), growing.values() if keeping.values else None
         summary, logsumexp = None, None
         if keeping.statistics is not None:
@@ -187,7 +190,7 @@ class Recorder:
         x, biases = growing.x, None
         if x is not None and v is not None:
             biases = biases_of(growing.module, x, (problem.q, problem.k, v))
-        return Inside(growing.own, None if biases is None else x, biases or ())
+        return Inside(growing.own, None if biases is None else x, biases or (), growing.compared)
 
     def _key(self, module: nn.Module) -> tuple[LayerKey, bool]:
         """The layer that calls, and whether it has called before in this run of its module."""
@@ -216,7 +219,7 @@ class Recorder:
 
     def _settle(self, key: LayerKey | None) -> None:
         """Hand over a layer whose calls in this run are over."""
-        if key is not None and self.settled is not None and self._wants(key) and self.layers[key][0].blocks:
+        if key is not None and self.settled is not None and self._wants(key) and any(each.blocks for each in self.layers[key]):
             self.settled(self._number(key), self.layers[key])
 
     def _number(self, key: LayerKey) -> int:
@@ -284,6 +287,8 @@ class Recorder:
         spans = piece.problem.spans
         chosen = rows_to_compare(len(piece.rows))
         chosen = chosen[(spans.stop > spans.start)[chosen]]
+        if self.keeping.inside:
+            growing.x = self._entered(call, item, piece, side)
         own = None
         if len(chosen):
             own = call.own_output(item, side.rows, side.keys, chosen + piece.rows.start - side.rows.start)
@@ -291,7 +296,7 @@ class Recorder:
             return
         growing.difference = float((output[:, chosen].float() - own).abs().max())
         if self.keeping.inside:
-            growing.own, growing.x = own, self._entered(call, item, piece, side)
+            growing.own, growing.compared = own, chosen
         tolerance = (1e-3 + 4 * torch.finfo(output.dtype).eps) * max(1e-6, float(own.abs().max()))
         if not growing.difference <= tolerance:
             got = f"an output that differs by {growing.difference:.1e}, where the largest number is {float(own.abs().max()):.1e}"

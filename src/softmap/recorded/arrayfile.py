@@ -93,7 +93,8 @@ class Layout(NamedTuple):
         text = json.dumps(named, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
         header = len(text).to_bytes(8, "little") + text
-        return cls(header, {name: (a + len(header), b + len(header)) for name, (a, b) in ends.items()}, len(header) + stop)
+        first = len(header)
+        return cls(header, {name: (first + start, first + stop) for name, (start, stop) in ends.items()}, first + stop)
 
 
 def write(file: BinaryIO, arrays: Mapping[str, Tensor]) -> str:
@@ -103,7 +104,7 @@ def write(file: BinaryIO, arrays: Mapping[str, Tensor]) -> str:
     file.write(layout.header)
     for name in layout.places:
         flat = arrays[name].detach().cpu().contiguous().view(-1).view(torch.uint8)
-        numbers = memoryview(flat.numpy())
+        numbers: Any = memoryview(flat.numpy())  # type: ignore[arg-type]  # NumPy's arrays are buffers
         for start in range(0, len(numbers), _PIECE):
             piece = numbers[start : start + _PIECE]
             digest.update(piece)
@@ -147,7 +148,7 @@ def mapped(path: Path, specs: Mapping[str, Spec]) -> dict[str, Tensor]:
     layout = Layout.of(specs)
     try:
         whole = torch.from_file(str(path), shared=False, size=layout.size, dtype=torch.uint8, device="cpu")
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeError) as error:  # UnicodeError: a path that is no text
         hint = "A file larger than the machine's memory needs vm.overcommit_memory=1 on Linux."
         raise RecordingError(str(path), "a file that can be mapped to memory", str(error), hint) from error
     return {
@@ -165,7 +166,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     """
     try:
         if path.is_symlink() or (path.exists() and not path.is_file()):  # a pipe would be waited for
-            got = "a link" if path.is_symlink() else "none"
+            got = "a link" if path.is_symlink() else "something that is no file"
             raise RecordingError(str(path), "a file in the recording's own folder", got, "Copy the file itself there.")
         with path.open("rb") as file:
             yield file

@@ -90,15 +90,28 @@ class Entry(NamedTuple):
             raise self.error(f"one of {', '.join(choices)}")
         return self.value
 
+    def kind(self, *choices: str) -> str:
+        """Which of some kinds an object says it is of."""
+        if not isinstance(self.value, dict) or self.value.get("kind") not in choices:
+            raise self.error(f"an object of kind {', '.join(choices)}")
+        return str(self.value["kind"])
+
     def optional(self, read: Callable[[Entry], T]) -> T | None:
         """What `read` makes of it; None where it is null."""
         return None if self.value is None else read(self)
 
-    def all_of(self, kind: type[T], fits: Callable[[T], bool] = lambda value: True, *, of: str) -> tuple[T, ...]:
+    def all_of(self, kind: type[T], of: str) -> tuple[T, ...]:
         """A list of one kind of value, looked at as one: it may have as many as there are tokens."""
-        if not isinstance(self.value, list) or not all(type(value) is kind and fits(value) for value in self.value):
+        if not isinstance(self.value, list) or not set(map(type, self.value)) <= {kind}:
             raise self.error(f"a list of {of}")
         return tuple(self.value)
+
+    def whole_numbers(self, least: int = 0, most: int = _FAR) -> tuple[int, ...]:
+        """A list of whole numbers between two, likewise."""
+        numbers = self.all_of(int, "whole numbers")
+        if numbers and not least <= min(numbers) <= max(numbers) <= most:
+            raise self.error(f"whole numbers from {least} to {most}", f"{min(numbers)} to {max(numbers)}")
+        return numbers
 
     def making(self, make: Callable[[], T]) -> T:
         """What `make` gives of what stands here; its refusals are told as this entry's."""
@@ -115,12 +128,12 @@ class Arrays:
 
     Args:
         found: the arrays of the whole file by name; what is taken goes from it.
+        owner: the layer that they are of.
         prefix: how the names of this sequence's begin.
-        place: the file, as errors name it.
     """
 
-    def __init__(self, found: dict[str, Tensor], prefix: str, place: str) -> None:
-        self._found, self._prefix, self._place = found, prefix, place
+    def __init__(self, found: dict[str, Tensor], owner: Entry, prefix: str) -> None:
+        self._found, self._owner, self._prefix = found, owner, prefix
 
     def find(self, name: str, dtypes: tuple[dtype, ...], *shape: int | None) -> Tensor | None:
         """An array, if it is there. None in its shape stands for any size.
@@ -138,7 +151,7 @@ class Arrays:
             sizes = ", ".join("any" if size is None else str(size) for size in shape)
             expected = f"{' or '.join(str(kind).removeprefix('torch.') for kind in dtypes)} of shape ({sizes})"
             got = f"{str(array.dtype).removeprefix('torch.')} of shape {tuple(array.shape)}"
-            raise RecordingError(f"{self._place}, {self._prefix}{name}", expected, got, _HINT)
+            raise self._owner.error(f"{expected} as {self._prefix}{name}", got)
         return array
 
     def take(self, name: str, dtypes: tuple[dtype, ...], *shape: int | None) -> Tensor:
@@ -149,5 +162,5 @@ class Arrays:
         """
         array = self.find(name, dtypes, *shape)
         if array is None:
-            raise RecordingError(f"{self._place}, {self._prefix}{name}", "an array of this name", "none", _HINT)
+            raise self._owner.error(f"an array {self._prefix}{name}", "none")
         return array

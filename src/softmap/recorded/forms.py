@@ -106,7 +106,7 @@ def read_bias(entry: Entry, shape: tuple[int, int, int], arrays: Arrays) -> Bias
 
 def _write_known(mask: Mask, name: str, arrays: dict[str, Tensor], depth: int) -> Json | None:
     """A mask as what it was made of, its arrays under names that begin so; None of an unknown one, or of one with such."""
-    if type(mask) in _COMPOSED.values():
+    if type(mask) in (base.And, base.Or, base.Not):
         parts = [getattr(mask, part) for part in ("one", "other") if hasattr(mask, part)]
         written = [_write_known(part, f"{name}.{i}", arrays, depth - 1) for i, part in enumerate(parts) if depth]
         if not written or None in written:
@@ -138,7 +138,7 @@ def _write_dense(mask: kinds.Dense) -> tuple[Json, dict[str, Tensor]] | None:
     return {"kind": "dense"}, {"bits": torch.from_numpy(bits)}
 
 
-_COMPOSED: dict[str, type[Mask]] = {"and": base.And, "or": base.Or, "not": base.Not}
+_COMPOSED: dict[str, Callable[..., Mask]] = {"and": base.And, "or": base.Or, "not": base.Not}
 _WRITE: dict[type[Mask], Callable[[Any], tuple[Json, dict[str, Tensor]] | None]] = {
     kinds.Full: lambda mask: ({"kind": "full"}, {}),
     kinds.Window: _write_window,
@@ -163,14 +163,33 @@ def _read_mask(entry: Entry, shape: tuple[int, int], arrays: Arrays, name: str, 
     for part, mask in zip(parts, read, strict=True):
         if mask.offset not in (None, offset.offset()):
             raise part.error("the offset of the whole composition", f"{mask.offset}")
-    composed: Mask = _COMPOSED[kind](*read, offset.offset())
-    return composed
+    return _COMPOSED[kind](*read, offset.offset())
+
+
+def _read_full(entry: Entry, *_: Any) -> Mask:
+    entry.fields("kind")
+    return masks.full()
+
+
+def _read_causal(entry: Entry, *_: Any) -> Mask:
+    _, offset = entry.fields("kind", "offset")
+    return masks.causal(offset.offset())
 
 
 def _read_sliding_window(entry: Entry, *_: Any) -> Mask:
     _, left, right, offset = entry.fields("kind", "left", "right", "offset")
     before, after = (side.optional(lambda side: side.whole()) for side in (left, right))
     return masks.sliding_window(before, after, offset.offset())
+
+
+def _read_chunked(entry: Entry, *_: Any) -> Mask:
+    _, size, offset = entry.fields("kind", "size", "offset")
+    return masks.chunked(size.whole(1), offset.offset())
+
+
+def _read_prefix(entry: Entry, *_: Any) -> Mask:
+    _, n = entry.fields("kind", "n")
+    return masks.prefix(n.whole())
 
 
 def _read_padding(entry: Entry, shape: tuple[int, int], arrays: Arrays, name: str) -> Mask:
@@ -203,17 +222,17 @@ def _read_runs(entry: Entry, shape: tuple[int, int], arrays: Arrays, name: str) 
     inside = len(edges) == 0 or (int(edges[0]) >= 0 and int(query[-1]) < shape[0])
     if len(edges) % 2 or not rising or not inside or not torch.equal(query[::2], query[1::2]):
         raise entry.error("where each query's runs begin and end, in rising order", "other numbers")
-    return kinds.Runs(edges.clone(), *shape, offset.offset())
+    return kinds.Runs(edges, *shape, offset.offset())
 
 
 _READ: dict[str, Callable[[Entry, tuple[int, int], Arrays, str], Mask]] = {
-    "full": lambda entry, *_: masks.full() if entry.fields("kind") else masks.full(),
-    "causal": lambda entry, *_: masks.causal(entry.fields("kind", "offset")[1].offset()),
+    "full": _read_full,
+    "causal": _read_causal,
     "sliding_window": _read_sliding_window,
-    "chunked": lambda entry, *_: _read_chunked(*entry.fields("kind", "size", "offset")),
+    "chunked": _read_chunked,
     "padding": _read_padding,
     "documents": _read_documents,
-    "prefix": lambda entry, *_: masks.prefix(entry.fields("kind", "n")[1].whole()),
+    "prefix": _read_prefix,
     "dense": _read_dense,
     "runs": _read_runs,
 }
@@ -237,7 +256,7 @@ def _edges(mask: Mask, queries: int, keys: int) -> Int[Tensor, " edges"]:
     for top in range(0, queries, height):
         rows = range(top, min(top + height, queries))
         seen = mask.strip(rows, range(keys))
-        turns = torch.zeros(len(rows), width, dtype=torch.bool, device="cpu")  # where a key is seen and its neighbour not
+        turns = torch.zeros(len(rows), width, dtype=torch.bool, device="cpu")  # whether a run begins or ends here
         turns[:, :-1] = seen
         turns[:, 1:] ^= seen
         found.append(turns.view(-1).nonzero()[:, 0] + top * width)

@@ -11,7 +11,7 @@ from softmap.kernels.contract import Problem
 from softmap.matrix import AttentionMatrix
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
     from softmap.biases import Bias
@@ -31,11 +31,13 @@ class Inside(NamedTuple):
             of a page; None where the model has none.
         x: what entered the layer, (tokens, d_model), where q, k and v are linear maps of it alone; else None.
         biases: those of q, k and v that a bias is added to; none where x is None.
+        rows: the queries that were compared, (rows,), in rising order; None where the output is.
     """
 
     output: Float[Tensor, "heads rows d_v"] | None
     x: Float[Tensor, "tokens d_model"] | None
     biases: tuple[str, ...]
+    rows: Int[Tensor, " rows"] | None = None
 
 
 @dataclass(frozen=True, repr=False, eq=False)

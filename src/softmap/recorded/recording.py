@@ -167,11 +167,17 @@ class Recording:
         return layer.matrix if len(pair) == 1 else layer.matrix[layer.find_head(pair[1])]
 
     def find_layer(self, layer: Any) -> int:
-        """A layer's number, counted from 0.
+        """The place in `layers` of a layer by its number in the model, or from the end where that is negative.
 
         Raises:
             ParameterError: there is none.
         """
+        numbers = [i if each.number is None else each.number for i, each in enumerate(self.layers)]
+        if numbers != list(range(len(numbers))) and not (hasattr(layer, "__index__") and layer < 0):
+            if isinstance(layer, bool) or layer not in numbers:
+                expected = f"one of the layers that were kept, {', '.join(map(str, numbers))}"
+                raise ParameterError("layer", expected, repr(layer), "Layers count from 0, in the order they ran.")
+            return numbers.index(layer)
         return find("layer", layer, len(self.layers), "Layers count from 0, in the order in which they ran.")
 
     def words(self) -> tuple[Unit, ...]:
@@ -230,7 +236,7 @@ class Recording:
             first = 0 if head is None else recorded.find_head(head)
             for h, weights in enumerate(sums, start=first):
                 order = torch.argsort(weights, descending=True, stable=True)[:k].tolist()
-                found += [Attended(i, h, j, units[j].label, float(weights[j])) for j in order]
+                found += [Attended(i if recorded.number is None else recorded.number, h, j, units[j].label, float(weights[j])) for j in order]
         return found
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.cells import cell_len
@@ -39,11 +39,10 @@ SIGNS: dict[Role, tuple[str, colors.Color]] = {
 """How a role is shown. Okabe and Ito, 2008, "Color Universal Design", https://jfly.uni-koeln.de/color/; the many sinks
 are grey."""
 NOTHING = "·"
-MEANS = {"spread": "spread", "sink": "sink", "distance": "distance"}
-"""The means of a layer that stand beside the map, and the columns that they take with a gap before them."""
-MEAN = 10
-EDGE = 2
-"""Columns before everything."""
+MEANS, MEAN = ("spread", "sink", "distance"), 9
+"""The scores whose means over a layer's heads stand beside the map, and the columns of each."""
+EDGE, SIGN, ROLE, COUNT = 2, 3, 15, 6
+"""Columns before everything; of a role's sign; of its name; of how many heads have it."""
 
 
 def as_text(table: HeadTable, width: int = 80) -> str:
@@ -85,10 +84,10 @@ class _Setter:
     def head(self) -> Iterator[RenderableType]:
         layers, tokens = len(self.table.layers), self.table.tokens
         sizes = sorted({len(layer.heads) for layer in self.table.layers})
-        of = f" of {' or '.join(map(str, sizes))} heads" if sizes else ""
+        of = f" of {' or '.join(map(str, sizes))} heads (across)" if sizes else ""
         read = "" if tokens is None else f", {tokens:,} tokens"
         yield Text("What each head does", style="bold")
-        yield self._sentence(f"{printable(self.table.model)}: {layers} layer{'s' * (layers != 1)}{of}{read}.")
+        yield self._sentence(f"{printable(self.table.model)}: {layers} layer{'s' * (layers != 1)} (down){of}{read}.")
         yield Text()
 
     # ---- the map
@@ -111,58 +110,55 @@ class _Setter:
 
     def _band(self, heads: range, cell: int, means: bool) -> Iterator[Text]:
         """All layers of some heads."""
-        titles = "".join(title.rjust(MEAN) for title in MEANS.values()) if means else ""
+        titles = "".join(title.rjust(MEAN) for title in MEANS) if means else ""
         yield Text(_right("layer", self.label) + " " + _ruler(heads, cell) + titles, style="dim")
         for label, layer in zip(self.labels, self.table.layers, strict=True):
-            line = Text(_right(label, self.label) + " ", style="dim")
+            line = Text().append(_right(label, self.label) + " ", style="dim")
             for head in heads:
                 line.append_text(self._cell(layer.heads[head], cell) if head < len(layer.heads) else Text(" " * cell))
             yield line.append(_means(layer) if means else "", style="dim")
 
     def _cell(self, head: Head, cell: int) -> Text:
-        sign, style = self._sign(head.role)
         if head.role is None:
-            return Text(sign.rjust(cell), style="dim")
-        text = Text(" " * (cell > 2)).append(sign.center(2) if cell > 1 else sign, style=style)
-        return text if self.colored else Text(sign.rjust(cell))
-
-    def _sign(self, role: Role | None) -> tuple[str, Style]:
-        if role is None:
-            return NOTHING, Style()
-        sign, ground = SIGNS[role]
-        return sign, Style(color=_rich(colors.on(ground)), bgcolor=_rich(ground)) if self.colored else Style()
+            return Text(f"{NOTHING:^{cell}}", style="dim")
+        sign, ground = SIGNS[head.role]
+        style = Style(color=_rich(colors.on(ground)), bgcolor=_rich(ground)) if self.colored else Style()
+        return Text(f"{sign:^{cell}}", style=style)
 
     # ---- the roles
 
     def legend(self) -> Iterator[Text]:
         """A line for each role: how many heads have it, and the strongest of them; else which come closest."""
-        names = max(map(len, NAMED_BY)) + 1
+        yield self._entry(Text(" " * SIGN), "role", "heads", "the strongest, and their score", "dim")
         for role, score in NAMED_BY.items():
             named = [head for head in self.table.rows if head.role == role]
-            line = Text(" " * EDGE)
-            line.append_text(self._cell(named[0], 2) if named else Text(SIGNS[role][0].rjust(2), style="dim"))
-            line.append(f"  {role.ljust(names)}", style="" if named else "dim")
-            line.append(str(len(named) or NOTHING).rjust(5), style="bold" if named else "dim")
-            yield self._strongest(line, named, score)
+            shown = named or self._told(role)
+            sign = self._cell(named[0], SIGN) if named else Text(f"{SIGNS[role][0]:^{SIGN}}")
+            rest = self._strongest(shown, score, "" if named else "at most ") if shown else self._why_none(score)
+            yield self._entry(sign, role, str(len(named) or NOTHING), rest, "" if named else "dim")
         nothing = sum(head.role is None for head in self.table.rows)
         if nothing:
-            line = f"{' ' * EDGE}{NOTHING.rjust(2)}  {'nothing clear'.ljust(names)}{nothing:>5}"
-            yield Text(line, style="dim")
+            yield self._entry(Text(f"{NOTHING:^{SIGN}}"), "nothing clear", str(nothing), "", "dim")
 
-    def _strongest(self, line: Text, named: Sequence[Head], score: str) -> Text:
-        """As many of the heads as there is room for."""
-        known = [head for head in named or self.table.rows if not np.isnan(getattr(head, score))]
-        known.sort(key=lambda head: -float(getattr(head, score)))
-        if not known:
-            return line.append("   –", style="dim")
-        texts = [f"L{head.layer}H{head.head} {getattr(head, score):.0%}" for head in known]
-        before = "" if named else "at most "
-        line.append(f"   {before}", style="dim")
-        room = self.width - cell_len(line.plain)
-        fitting = 0
-        while fitting < min(len(texts), 3 if not named else len(texts)) and cell_len("  ".join(texts[: fitting + 1])) <= room:
-            fitting += 1
-        return line.append("  ".join(texts[:fitting]), style="" if named else "dim")
+    def _entry(self, sign: Text, role: str, count: str, rest: str, style: str) -> Text:
+        line = Text(" " * EDGE, style=style).append_text(sign)
+        return line.append(f" {role:<{ROLE}}{count:>{COUNT}}   {rest}")
+
+    def _told(self, role: Role) -> list[Head]:
+        """The heads that could have had the role."""
+        return [head for layer in self.table.layers for head in layer.heads if np.isfinite(layer.least[role])]
+
+    def _strongest(self, heads: Sequence[Head], score: str, before: str) -> str:
+        """As many of the heads as there is room for; of those without the role the three that come closest."""
+        order = sorted(heads, key=lambda head: -float(getattr(head, score)))
+        texts = [f"L{head.layer}H{head.head} {getattr(head, score):.0%}" for head in order]
+        room = self.width - EDGE - SIGN - 1 - ROLE - COUNT - 3
+        lines = (before + "  ".join(texts[:count]) for count in range(3 if before else len(texts), 0, -1))
+        return next((line for line in lines if cell_len(line) <= room), "")
+
+    def _why_none(self, score: str) -> str:
+        measured = any(layer.queries[score] for layer in self.table.layers)
+        return "–  too few tokens to tell" if measured else "–"
 
     # ---- sentences
 
@@ -188,14 +184,12 @@ def _labels(layers: Sequence[LayerHeads]) -> list[str]:
 
 def _ruler(heads: range, cell: int) -> str:
     """The numbers of heads over their cells: each where there is room, else every fifth or tenth."""
-    step = {3: 1, 2: 5, 1: 10}[cell]
-    line = [" "] * (len(heads) * cell)
-    for head in heads:
-        text = str(head)
-        end = (head - heads.start + 1) * cell
-        if head % step == 0 and end >= len(text):
-            line[end - len(text) : end] = text
-    return "".join(line)
+    if cell == 3:
+        return "".join(f"{head:^3}" for head in heads)
+    step = 5 if cell == 2 else 10
+    numbers = "".join(str(head).ljust(step * cell) for head in heads if head % step == 0)
+    before = -heads.start % step * cell
+    return (" " * before + numbers)[: len(heads) * cell].ljust(len(heads) * cell)
 
 
 def _means(layer: LayerHeads) -> str:
@@ -210,18 +204,13 @@ def _means(layer: LayerHeads) -> str:
 
 def _counted(layers: Sequence[LayerHeads]) -> str:
     """Over how many queries the scores are means that not all queries have."""
-    counts: dict[str, Any] = {}
-    for name in ("same", "induction"):
-        found = {layer.queries[name] for layer in layers} - {0}
+    counts = []
+    for name, of in (("same", "the same token"), ("induction", "induction")):
+        found = sorted({layer.queries[name] for layer in layers} - {0})
         if found:
-            counts[name] = f"{min(found):,}" if len(found) == 1 else f"{min(found):,} to {max(found):,}"
-    if not counts:
-        return ""
-    of = " and of ".join(f"{NAMES[name]} over {count}" for name, count in counts.items())
-    return f"Means over the queries that can look there: of {of}."
-
-
-NAMES = {"same": "the same token", "induction": "induction"}
+            most = f" to {found[-1]:,}" if len(found) > 1 else ""
+            counts.append(f"of {of} over {found[0]:,}{most}")
+    return f"Means over the queries that can look there: {' and '.join(counts)}." if counts else ""
 
 
 def _right(text: str, width: int) -> str:

@@ -1,0 +1,391 @@
+"""Recordings of runs: caches, chunks, batches, selected layers, what is kept, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import softmap
+from softmap.errors import DtypeError, ModelError, ParameterError, RecordingError, TextError
+
+VOCABULARY = 60
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.2,
+    "pad_token_id": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def make_decoder():
+    """A small random decoder, by the name of its architecture."""
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    def make(kind="llama", **changes):
+        torch.manual_seed(0)
+        config = CONFIG_MAPPING[kind](**SIZES | changes)
+        return AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def llama(make_decoder):
+    return make_decoder()
+
+
+def ids_of(count, batch=1):
+    return torch.randint(1, VOCABULARY, (batch, count), generator=torch.Generator().manual_seed(count))
+
+
+def eager(model, **inputs):
+    with torch.no_grad():
+        return model(**inputs, output_attentions=True, use_cache=False)
+
+
+def assert_same_weights(rec, attentions, item=0, real=slice(None)):
+    assert len(rec) == len(attentions)
+    for layer, weights in zip(rec, attentions, strict=True):
+        torch.testing.assert_close(layer.dense(), weights[item, :, real, real], atol=2e-6, rtol=0)
+
+
+def test_recording_holds_the_models_own_weights_and_output(llama):
+    ids = ids_of(14)
+    expected = eager(llama, input_ids=ids)
+    with softmap.recording(llama) as rec:
+        output = llama(input_ids=ids)
+    torch.testing.assert_close(output.logits, expected.logits, atol=1e-5, rtol=0)
+    assert_same_weights(rec.recording, expected.attentions)
+    assert [layer.path for layer in rec.layers] == ["model.layers.0.self_attn", "model.layers.1.self_attn"]
+    assert all(layer.difference < 1e-5 for layer in rec.layers)
+    assert rec.tokens.ids == tuple(ids[0].tolist())
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("llama", {}),
+        ("mistral", {"sliding_window": 8}),
+        ("gemma2", {"sliding_window": 8, "head_dim": 8}),
+        ("gpt_oss", {"sliding_window": 8, "head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1}),
+    ],
+)
+def test_generation_is_one_matrix_of_all_queries_against_all_keys(make_decoder, kind, changes):
+    model = make_decoder(kind, **changes)
+    prompt = ids_of(11)
+    with softmap.recording(model) as rec:
+        output = model.generate(prompt, max_new_tokens=21, min_new_tokens=21, do_sample=False)
+    read = output[:, :-1]  # the last one was made, and not read
+    assert rec.layers[0].shape == (4, 31, 31)
+    assert rec.tokens.ids == tuple(read[0].tolist())
+    assert_same_weights(rec.recording, eager(model, input_ids=read).attentions)
+    whole = softmap.record(read, model)
+    for grown, at_once in zip(rec.layers, whole.layers, strict=True):
+        torch.testing.assert_close(grown.summary.received, at_once.summary.received, atol=1e-4, rtol=0)
+        torch.testing.assert_close(grown.summary.cells.sum, at_once.summary.cells.sum, atol=1e-4, rtol=0)
+
+
+def test_generation_with_a_cache_of_fixed_size_is_the_same(llama):
+    prompt = ids_of(9)
+    with softmap.recording(llama) as rec:
+        output = llama.generate(
+            prompt,
+            max_new_tokens=6,
+            min_new_tokens=6,
+            do_sample=False,
+            cache_implementation="static",
+            disable_compile=True,
+        )
+    assert_same_weights(rec.recording, eager(llama, input_ids=output[:, :-1]).attentions)
+
+
+def test_generation_of_a_padded_batch_is_one_matrix_for_each_sequence(llama):
+    ids = ids_of(8, batch=2)
+    mask = torch.ones_like(ids)
+    mask[1, :3] = 0
+    with softmap.recording(llama) as rec:
+        output = llama.generate(ids, attention_mask=mask, max_new_tokens=4, min_new_tokens=4, do_sample=False)
+    for item, first in ((0, 0), (1, 3)):
+        alone = output[item : item + 1, first:-1]
+        assert rec.batch(item).tokens.ids == tuple(alone[0].tolist())
+        assert_same_weights(rec.batch(item), eager(llama, input_ids=alone).attentions)
+
+
+def test_beam_search_is_refused_since_its_cache_changes_places(llama):
+    with pytest.raises(ModelError, match="beam"), softmap.recording(llama):
+        llama.generate(ids_of(6), max_new_tokens=12, num_beams=3, do_sample=False, early_stopping=False)
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 14, 100])
+def test_chunks_give_the_matrix_of_the_whole(llama, chunk):
+    ids = ids_of(14)
+    rec = softmap.record(ids, llama, chunk=chunk)
+    assert_same_weights(rec, eager(llama, input_ids=ids).attentions)
+    assert repr(rec.layers[0].mask) == "causal(offset=0)"
+
+
+def test_chunks_of_a_padded_batch_are_trimmed(make_decoder):
+    model = make_decoder("mistral", sliding_window=4)
+    ids = ids_of(13, batch=2)
+    mask = torch.ones_like(ids)
+    mask[1, :7] = 0
+    rec = softmap.record({"input_ids": ids, "attention_mask": mask}, model, chunk=5)
+    for item, first in ((0, 0), (1, 7)):
+        attentions = eager(model, input_ids=ids[item : item + 1, first:]).attentions
+        assert_same_weights(rec.batch(item), attentions)
+
+
+def test_two_texts_in_one_recording_are_refused(llama):
+    with pytest.raises(ModelError, match="continue at 5"), softmap.recording(llama):
+        llama(input_ids=ids_of(5), use_cache=False)
+        llama(input_ids=ids_of(5), use_cache=False)
+
+
+def test_padded_batch_is_trimmed_on_either_side(llama):
+    ids = ids_of(10, batch=2)
+    mask = torch.ones_like(ids)
+    mask[0, 7:], mask[1, :4] = 0, 0
+    expected = eager(llama, input_ids=ids, attention_mask=mask)
+    rec = softmap.record({"input_ids": ids, "attention_mask": mask}, llama)
+    assert_same_weights(rec.batch(0), expected.attentions, 0, slice(0, 7))
+    assert_same_weights(rec.batch(1), expected.attentions, 1, slice(4, 10))
+    with pytest.raises(RecordingError, match=r"rec\.batch\(0\)"):
+        rec[0]
+    with pytest.raises(ParameterError, match="from 0 to 1"):
+        rec.batch(2)
+
+
+def test_holes_in_a_mask_stay_in_the_matrix(llama):
+    ids = ids_of(6)
+    mask = torch.tensor([[1, 1, 0, 1, 1, 1]])
+    expected = eager(llama, input_ids=ids, attention_mask=mask)
+    rec = softmap.record({"input_ids": ids, "attention_mask": mask}, llama)
+    seen = mask[0].bool()
+    found = rec[0].dense()
+    torch.testing.assert_close(found[:, seen], expected.attentions[0][0][:, seen], atol=2e-6, rtol=0)
+    assert float(found[:, :, 2].abs().max()) == 0
+
+
+def test_mask_that_the_user_made_is_taken_as_it_is(llama):
+    ids = ids_of(6)
+    mask = torch.ones(1, 1, 6, 6).tril().bool()
+    mask[0, 0, 4, 1] = False
+    rec = softmap.record({"input_ids": ids, "attention_mask": mask}, llama)
+    added = torch.zeros(1, 1, 6, 6).masked_fill(~mask, torch.finfo(torch.float32).min)
+    assert_same_weights(rec, eager(llama, input_ids=ids, attention_mask=added).attentions)
+
+
+def test_chosen_layers_keep_their_numbers(llama):
+    rec = softmap.record(ids_of(7), llama, layers=[1])
+    assert len(rec) == 1
+    assert_same_weights(rec, eager(llama, input_ids=ids_of(7)).attentions[1:])
+    torch.testing.assert_close(rec[1].dense(), rec.layers[0].matrix.dense())
+    with pytest.raises(ParameterError, match="layer.*1.*got 0"):
+        rec[0]
+    with pytest.raises(ParameterError, match="numbers from 0 to 1"):
+        softmap.record(ids_of(7), llama, layers=[5])
+
+
+def test_what_is_kept_is_chosen(llama):
+    ids = ids_of(7)
+    without_values = softmap.record(ids, llama, keep_values=False).layers[0]
+    assert without_values.v is None
+    assert without_values.q is not None
+    alone = softmap.record(ids, llama, statistics_only=True).layers[0]
+    assert (alone.q, alone.k, alone.v) == (None, None, None)
+    assert alone.summary.received.shape == (4, 7)
+    with pytest.raises(RecordingError, match="statistics alone"):
+        _ = alone.matrix
+    plain = softmap.record(ids, llama, summary=False).layers[0]
+    assert plain.summary is None
+    few = softmap.record(ids, llama, summary={"top": 2, "cells": 0}).layers[0].summary
+    assert few.top.weights.shape == (4, 7, 2)
+    assert few.cells is None
+
+
+def test_statistics_are_those_of_the_matrix(llama):
+    layer = softmap.record(ids_of(9), llama).layers[1]
+    weights = layer.matrix.dense()
+    torch.testing.assert_close(layer.summary.received, weights.sum(1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(layer.summary.entropy, torch.special.entr(weights).sum(-1), atol=1e-5, rtol=0)
+    assert layer.summary.output is None
+
+
+def test_rounded_arrays_say_so_and_their_rows_still_sum_to_one(llama):
+    rec = softmap.record(ids_of(9), llama, dtype="bfloat16")
+    layer = rec.layers[0]
+    assert (rec.origin.dtype, rec.origin.stored) == ("float32", "bfloat16")
+    assert layer.q.dtype == torch.bfloat16
+    torch.testing.assert_close(layer.matrix.dense().sum(-1), torch.ones(4, 9), atol=1e-6, rtol=0)
+
+
+def test_numbers_that_a_dtype_does_not_hold_are_refused(make_decoder):
+    model = make_decoder()
+    with torch.no_grad():
+        model.model.layers[0].self_attn.q_proj.weight.mul_(1e6)
+        model.model.layers[0].self_attn.k_proj.weight.mul_(1e-6)
+    with pytest.raises(ModelError, match="float16"):
+        softmap.record(ids_of(9), model, dtype="float16")
+
+
+def test_model_that_computes_no_numbers_is_refused_by_layer(make_decoder):
+    model = make_decoder()
+    with torch.no_grad():
+        model.model.layers[1].self_attn.q_proj.weight[0, 0] = torch.nan
+    with pytest.raises(ModelError, match=r"layers\.1\.self_attn.*NaN"):
+        softmap.record(ids_of(4), model)
+
+
+def test_dropout_is_refused_where_the_model_is_the_users_to_set(make_decoder):
+    model = make_decoder(attention_dropout=0.5).train()
+    with pytest.raises(ModelError, match="evaluation mode"), softmap.recording(model):
+        model(input_ids=ids_of(4))
+    assert softmap.record(ids_of(4), model).layers[0].shape == (4, 4, 4)
+    assert model.training
+
+
+def test_layer_that_computes_something_else_is_found_out(make_decoder, monkeypatch):
+    from transformers.models.llama import modeling_llama
+
+    own = modeling_llama.eager_attention_forward
+
+    def sharper(module, query, *rest, **options):
+        return own(module, query * 1.1, *rest, **options)
+
+    monkeypatch.setattr(modeling_llama, "eager_attention_forward", sharper)
+    with pytest.raises(ModelError, match="does something that softmap does not know"):
+        softmap.record(ids_of(8), make_decoder())
+
+
+def test_arguments_that_may_change_the_weights_are_refused(llama):
+    with pytest.raises(ModelError, match="indices"), softmap.recording(llama):
+        llama(input_ids=ids_of(4), indices=torch.zeros(1))
+
+
+def test_model_that_is_set_to_softmap_computes_what_it_does_without_a_recording(make_decoder):
+    model = make_decoder("gemma2", sliding_window=4, head_dim=8)
+    ids = ids_of(12, batch=2)
+    mask = torch.ones_like(ids)
+    mask[1, :5] = 0
+    expected = eager(model, input_ids=ids, attention_mask=mask).logits[mask.bool()]
+    model.set_attn_implementation("softmap")
+    with torch.no_grad():
+        found = model(input_ids=ids, attention_mask=mask).logits[mask.bool()]
+        generated = model.generate(ids[:1], max_new_tokens=5, do_sample=False)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    model.set_attn_implementation("eager")
+    assert torch.equal(generated, model.generate(ids[:1], max_new_tokens=5, do_sample=False))
+
+
+def test_recording_of_a_model_that_is_set_to_softmap_leaves_it_so(make_decoder):
+    model = make_decoder()
+    model.set_attn_implementation("softmap")
+    softmap.record(ids_of(4), model)
+    assert model.config._attn_implementation == "softmap"
+
+
+def test_gradients_through_softmap_are_refused(make_decoder):
+    model = make_decoder()
+    model.set_attn_implementation("softmap")
+    with pytest.raises(ModelError, match="without gradients"):
+        model(input_ids=ids_of(4))
+
+
+def test_model_that_is_being_recorded_is_not_recorded_twice(llama):
+    with softmap.recording(llama) as rec:
+        with pytest.raises(ModelError, match="not being recorded"):
+            softmap.record(ids_of(4), llama)
+        llama(input_ids=ids_of(4))
+    assert rec.layers[0].shape == (4, 4, 4)
+
+
+def test_live_recording_says_that_it_is_still_open(llama):
+    with softmap.recording(llama) as rec:
+        with pytest.raises(RecordingError, match="after the block"):
+            _ = rec.layers
+        llama(input_ids=ids_of(4))
+    assert len(rec) == 2
+
+
+def test_run_without_attention_is_refused(llama):
+    with pytest.raises(ModelError, match="Call the model in the block"), softmap.recording(llama):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ("a text", TextError, "tokenizer"),
+        ([], TextError, "whole numbers"),
+        ([0.5], TextError, "whole numbers"),
+        (object(), TextError, "a text, ids or a mapping"),
+        ({"input_ids": "no ids"}, ModelError, "belong to this model"),
+    ],
+)
+def test_what_is_no_input_is_refused(llama, given, error, words):
+    with pytest.raises(error, match=words):
+        softmap.record(given, llama)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"layers": []}, ParameterError, "numbers from 0"),
+        ({"layers": [-1]}, ParameterError, "numbers from 0"),
+        ({"dtype": "int8"}, DtypeError, "float16"),
+        ({"chunk": 0}, ParameterError, "at least 1"),
+        ({"summary": {"tops": 3}}, ParameterError, "tops"),
+        ({"statistics_only": True, "summary": False}, ParameterError, "statistics"),
+        ({"device": "cpu"}, ParameterError, "loaded already"),
+    ],
+)
+def test_options_outside_their_values_are_refused(llama, options, error, words):
+    with pytest.raises(error, match=words):
+        softmap.record(ids_of(4), llama, **options)
+
+
+def test_chunks_of_a_model_without_a_cache_are_refused(bundled):
+    with pytest.raises(ParameterError, match="decoder"):
+        softmap.record("I love learning", bundled, chunk=2)
+
+
+def test_recording_written_while_it_runs_is_the_one_in_memory(llama, tmp_path):
+    ids = ids_of(12, batch=2)
+    mask = torch.ones_like(ids)
+    mask[1, :5] = 0
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    written = softmap.record(inputs, llama, out=tmp_path / "run.softmap")
+    kept = softmap.record(inputs, llama)
+    opened = softmap.load(tmp_path / "run.softmap")
+    for item in range(2):
+        for one in (written, opened):
+            for layer, expected in zip(one.batch(item).layers, kept.batch(item).layers, strict=True):
+                assert torch.equal(layer.q, expected.q)
+                assert torch.equal(layer.summary.received, expected.summary.received)
+                torch.testing.assert_close(layer.matrix.dense(), expected.matrix.dense(), atol=1e-6, rtol=0)
+                assert (layer.number, layer.queries_of, layer.path) == (expected.number, "tokens", expected.path)
+            assert one.batch(item).tokens == kept.batch(item).tokens
+
+
+def test_chunks_are_written_too(llama, tmp_path):
+    softmap.record(ids_of(12), llama, chunk=5, out=tmp_path / "run.softmap")
+    assert_same_weights(softmap.load(tmp_path / "run.softmap"), eager(llama, input_ids=ids_of(12)).attentions)
+
+
+def test_progress_tells_each_layer(llama):
+    told = []
+    softmap.record(ids_of(5), llama, progress=lambda done, total: told.append(done))
+    assert told == [1, 2]
+
+
+def test_sequence_of_padding_alone_is_refused(llama):
+    mask = torch.ones(2, 5, dtype=torch.int64)
+    mask[1] = 0
+    with pytest.raises(ModelError, match="padding alone"):
+        softmap.record({"input_ids": ids_of(5, batch=2), "attention_mask": mask}, llama)
