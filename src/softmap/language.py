@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import locale
+import math
 import os
+from collections.abc import Iterator
+from functools import reduce
+from typing import TYPE_CHECKING, Any
 
 from softmap.errors import ParameterError
+
+if TYPE_CHECKING:
+    from softmap.masks import Mask
+    from softmap.mechanism import Steps
+    from softmap.models.telling import Added
 
 LANGUAGES = ("en", "zh")
 
@@ -18,6 +27,22 @@ SENTENCES: dict[str, dict[str, str]] = {
     "source_example": {
         "en": "The worked example: small whole numbers made for these three words, with d_k = {d_k}.",
         "zh": "示例：为这三个词设计的小整数，d_k = {d_k}。",
+    },
+    "source_told": {
+        "en": "Of its {layers} attention layers those can be told in which the tokens of the text look at each other: {told}. This one is {path} in the model.",
+        "zh": "它的 {layers} 个注意力层中，能讲的是文本的词元互相关注的那些：{told}。这一层在模型中是 {path}。",
+    },
+    "source_path": {
+        "en": "It is layer {layer} of the recording; in the model it is layer {number}, {path}.",
+        "zh": "这是记录中的第 {layer} 层；在模型中是第 {number} 层，即 {path}。",
+    },
+    "source_stored": {
+        "en": "The recording keeps q, k and v in {stored}, so what follows is computed from rounded ones.",
+        "zh": "记录以 {stored} 保存 q、k、v，所以下面的数是由舍入后的值算出的。",
+    },
+    "source_missing": {
+        "en": "The recording is incomplete: {missing}.",
+        "zh": "这份记录不完整：{missing}。",
     },
     "chosen": {
         "en": "softmap chose it from {among}, because here words look most at other words, not only at a neighbour: {others} of their attention, with {special} on special tokens and {itself} on themselves.",
@@ -38,11 +63,19 @@ SENTENCES: dict[str, dict[str, str]] = {
         "en": "Other heads to look at: --layer (down) and --head (across). In each, % of the words' attention that goes to special tokens",
         "zh": "可选的其他头：--layer（行）与 --head（列）。各头中词的注意力给特殊词元的百分比",
     },
+    "table_others": {
+        "en": "Other heads to look at: --layer (down) and --head (across). In each, % of the words' attention that goes to other words",
+        "zh": "可选的其他头：--layer（行）与 --head（列）。各头中词的注意力给其他词的百分比",
+    },
     # the tokens
     "tokens_title": {"en": "The tokens", "zh": "词元"},
     "tokens": {
         "en": "The model reads {count} tokens. Special tokens, which stand for no word: {special}.",
         "zh": "模型读到 {count} 个词元。其中不代表任何词的特殊词元：{special}。",
+    },
+    "tokens_alone": {
+        "en": "The model reads {count} tokens, none of which is special.",
+        "zh": "模型读到 {count} 个词元，其中没有特殊词元。",
     },
     "tokens_plain": {"en": "{count} tokens, one a word.", "zh": "{count} 个词元，每个词一个。"},
     "unknown": {
@@ -65,6 +98,11 @@ SENTENCES: dict[str, dict[str, str]] = {
         "en": "Each token enters the layer as a row of x. Three learned matrices (and biases, where the model has them) turn it into a query (what it looks for), a key (what it is found by) and a value (what it passes on).",
         "zh": "每个词元以 x 的一行进入这一层。三个训练得到的矩阵（有的模型还有偏置）把它变成查询（它要找什么）、键（凭什么被找到）和值（它传递什么）。",
     },
+    "projection_title_given": {"en": "q, k and v", "zh": "q、k、v"},
+    "projection_given": {
+        "en": "Each token's query (what it looks for), key (what it is found by) and value (what it passes on), as attention takes them: with all that the model does to make them, learned matrices, and in many models positions, norms or scales besides.",
+        "zh": "每个词元的查询（它要找什么）、键（凭什么被找到）和值（它传递什么），即注意力实际用到的：模型为得到它们所做的都已在内，有训练得到的矩阵，许多模型还有位置、归一化或缩放。",
+    },
     "strip_cut": {"en": "first {shown} of {total} numbers", "zh": "{total} 个数中的前 {shown} 个"},
     "strip_range": {"en": "shades span ±{range}", "zh": "色阶范围 ±{range}"},
     # step 1
@@ -85,9 +123,17 @@ SENTENCES: dict[str, dict[str, str]] = {
         "en": "{query}'s query meets one key alone, its own ({high}).",
         "zh": "{query} 的查询只遇到一个键，即它自己的（{high}）。",
     },
+    "scores_read_only": {
+        "en": "{query}'s query meets one key alone, that of {best} ({high}).",
+        "zh": "{query} 的查询只遇到一个键，即 {best} 的（{high}）。",
+    },
+    "scores_visible": {
+        "en": "The sentences below are of the keys that each token may see; step 2 hides the others.",
+        "zh": "下面各句只说每个词元能看到的键；其余的在第二步被掩去。",
+    },
+    "sees_nothing": {"en": "{query} may see no key.", "zh": "{query} 看不到任何键。"},
     # step 2
-    "scaled_title": {"en": "Step 2   scaled = scores / √d_k", "zh": "第二步   scaled = scores / √d_k"},
-    "scaled_title_scale": {"en": "Step 2   scaled = scores × scale", "zh": "第二步   scaled = scores × scale"},
+    "scaled_title": {"en": "Step 2   scaled = {formula}", "zh": "第二步   scaled = {formula}"},
     "scaled": {
         "en": "The keys have d_k = {d_k} dimensions, so every score is divided by √{d_k} = {root}.",
         "zh": "键有 d_k = {d_k} 维，所以每个分数都除以 √{d_k} = {root}。",
@@ -96,10 +142,41 @@ SENTENCES: dict[str, dict[str, str]] = {
         "en": "This model multiplies every score by {scale} (1/√d_k would be {usual}).",
         "zh": "这个模型把每个分数乘以 {scale}（1/√d_k 是 {usual}）。",
     },
-    "gradient": {
-        "en": "Why: it keeps softmax's gradients stable. Measured on this head, mean of the rows: without the scale the largest weight of a row would be {w_without}, with it {w_with}; the norm of softmax's gradient is {g_without} without it and {g_with} with it, {change}.",
-        "zh": "为什么要除：使 softmax 的梯度保持稳定。在这个头上实测（各行平均）：不缩放时一行中最大的权重是 {w_without}，缩放后是 {w_with}；softmax 梯度的范数不缩放时是 {g_without}，缩放后是 {g_with}，{change}。",
+    "softcap": {
+        "en": "Then a soft cap bends them, {cap} · tanh(x / {cap}), so that none is beyond ±{cap}.",
+        "zh": "再用软上限 {cap} · tanh(x / {cap}) 压弯，使它们都不超出 ±{cap}。",
     },
+    "bias": {
+        "en": "Then a bias is added, {kind} (here from {low} to {high}).",
+        "zh": "再加上偏置，{kind}（这里从 {low} 到 {high}）。",
+    },
+    "bias_of_distances": {
+        "en": "a number for each distance between query and key",
+        "zh": "查询与键之间每种距离一个数",
+    },
+    "bias_of_pairs": {"en": "a number for each query and key", "zh": "每对查询与键一个数"},
+    "mask": {
+        "en": "Then the mask: each token sees {seen}. What it may not see stands as −∞, and gets no weight.",
+        "zh": "再加掩码：每个词元能看到{seen}。看不到的写作 −∞，权重为 0。",
+    },
+    "mask_causal": {"en": "itself and the tokens before it", "zh": "自己和它之前的词元"},
+    "mask_back": {"en": "itself and the {left} tokens before it", "zh": "自己和它之前的 {left} 个词元"},
+    "mask_window": {
+        "en": "itself, the {left} tokens before it and the {right} after it",
+        "zh": "自己、它之前的 {left} 个和之后的 {right} 个词元",
+    },
+    "mask_chunked": {"en": "its own chunk of {size} tokens", "zh": "它所在的 {size} 个词元的一段"},
+    "mask_documents": {"en": "the tokens of its own document", "zh": "它所在文档的词元"},
+    "mask_prefix": {"en": "the first {count} tokens", "zh": "前 {count} 个词元"},
+    "mask_padding": {"en": "the tokens that are no padding", "zh": "不是填充的词元"},
+    "mask_other": {"en": "what the model's own mask lets it, {name}", "zh": "模型自己的掩码 {name} 允许的词元"},
+    "mask_and": {"en": "{one}, within {other}", "zh": "{one}（且限于{other}）"},
+    "mask_or": {"en": "{one}, as well as {other}", "zh": "{one}，以及{other}"},
+    "gradient": {
+        "en": "Why: it keeps softmax's gradients stable. Measured on this head, mean of the rows: without the scale{rest} the largest weight of a row would be {w_without}, with it {w_with}; the norm of softmax's gradient is {g_without} without it and {g_with} with it, {change}.",
+        "zh": "为什么要除：使 softmax 的梯度保持稳定。在这个头上实测（各行平均）：不缩放{rest}时一行中最大的权重是 {w_without}，缩放后是 {w_with}；softmax 梯度的范数不缩放时是 {g_without}，缩放后是 {g_with}，{change}。",
+    },
+    "gradient_rest": {"en": " (and all else as it is)", "zh": "（其余不变）"},
     "gradient_changed": {"en": "{times} times as large", "zh": "是前者的 {times} 倍"},
     "gradient_grew_much": {"en": "over a million times as large", "zh": "是前者的一百万倍以上"},
     "gradient_table": {
@@ -115,9 +192,17 @@ SENTENCES: dict[str, dict[str, str]] = {
         "en": "Step 3   weights = softmax(scaled), row by row",
         "zh": "第三步   weights = softmax(scaled)，逐行",
     },
+    "weights_title_sink": {
+        "en": "Step 3   weights = softmax([scaled, sink]), row by row",
+        "zh": "第三步   weights = softmax([scaled, sink])，逐行",
+    },
     "weights": {
         "en": "Now every number lies between 0 and 1 and each row sums to 1. These are the attention weights, often called the score matrix.",
         "zh": "现在每个数都在 0 与 1 之间，每行之和为 1。这就是注意力权重，也常叫得分矩阵。",
+    },
+    "weights_sink": {
+        "en": "Now every number lies between 0 and 1. A sink, one learned logit ({logit} in this head) that stands for no token, takes part in each row and gets a share of it, {share} on average here; the weights sum to what is left. They are the attention weights, often called the score matrix.",
+        "zh": "现在每个数都在 0 与 1 之间。每一行还有一个“汇”参与：一个训练得到的、不代表任何词元的数（这个头里是 {logit}），它分走一份，这里平均为 {share}；各权重之和是余下的部分。这就是注意力权重，也常叫得分矩阵。",
     },
     "merged": {
         "en": "From here on in words: attention to a word adds its pieces up, attention from a word averages them.",
@@ -135,6 +220,7 @@ SENTENCES: dict[str, dict[str, str]] = {
     "share_itself": {"en": "{percent} itself", "zh": "{percent} 给自己"},
     "share": {"en": "{percent} {key}", "zh": "{percent} 给 {key}"},
     "share_rest": {"en": "{percent} the other {count}", "zh": "{percent} 给其余 {count} 个"},
+    "share_sink": {"en": "{percent} the sink", "zh": "{percent} 给汇"},
     # step 4
     "output_title": {"en": "Step 4   output = weights v", "zh": "第四步   output = weights v"},
     "output": {
@@ -150,13 +236,26 @@ SENTENCES: dict[str, dict[str, str]] = {
         "zh": "每个值向量贡献多少：‖w·v‖ 占该行的比例（权重大而向量短，贡献也小）",
     },
     "output_read": {"en": "z({query}) comes {shares}.", "zh": "z({query})：{shares}。"},
+    "output_none": {
+        "en": "The values v were not kept, so there is no output to tell.",
+        "zh": "值 v 没有保存，所以这里没有输出可讲。",
+    },
     "brought_itself": {"en": "{percent} from itself", "zh": "{percent} 来自自己"},
     "brought": {"en": "{percent} from {key}", "zh": "{percent} 来自 {key}"},
     "brought_rest": {"en": "{percent} from the other {count}", "zh": "{percent} 来自其余 {count} 个"},
     # the last line
     "agreement": {
-        "en": "Agreement: this head's output is the model's own to within {difference}{all_heads} (largest absolute difference, {dtype}).",
-        "zh": "吻合程度：这个头的输出与模型自己算的相差不超过 {difference}{all_heads}（最大绝对差，{dtype}）。",
+        "en": "Agreement: this head's output is that of the model's own attention function to within {difference}{all_heads} (largest absolute difference, in float32{where}).",
+        "zh": "吻合程度：这个头的输出与模型自己的注意力函数算的相差不超过 {difference}{all_heads}（最大绝对差，float32{where}）。",
+    },
+    "agreement_some": {"en": ", at {rows} of {count} tokens", "zh": "，比较了 {count} 个词元中的 {rows} 个"},
+    "agreement_recorded": {
+        "en": "Agreement: when it was recorded, this layer's output was that of the model's own attention function to within {difference} (largest absolute difference, in float32, at the tokens that were compared).",
+        "zh": "吻合程度：记录时，这一层的输出与模型自己的注意力函数算的相差不超过 {difference}（所比较的词元上的最大绝对差，float32）。",
+    },
+    "agreement_none": {
+        "en": "Agreement: not compared, for there was no output of the model's own attention function to compare with.",
+        "zh": "吻合程度：没有比较，因为没有模型自己的注意力函数的输出可比。",
     },
     "agreement_all": {"en": "; all {count} heads, {difference}", "zh": "；全部 {count} 个头为 {difference}"},
     "agreement_example": {
@@ -193,6 +292,94 @@ SENTENCES: dict[str, dict[str, str]] = {
 def say(language: str, sentence: str, **values: object) -> str:
     """One sentence, filled in."""
     return SENTENCES[sentence][language].format(**values)
+
+
+def describe_step_2(steps: Steps, added: Added, tokens: int, language: str) -> tuple[str, str]:
+    """The formula of step 2, and what it does in words: the scale, and what the model does besides."""
+    usual = 1 / math.sqrt(steps.d_k)
+    if math.isclose(steps.scale, usual, rel_tol=1e-6):
+        formula, said = "scores / √d_k", [say(language, "scaled", d_k=steps.d_k, root=f"{math.sqrt(steps.d_k):.4g}")]
+    else:
+        numbers = {"scale": f"{steps.scale:.4g}", "usual": f"{usual:.4g}"}
+        formula, said = "scores × scale", [say(language, "scaled_scale", **numbers)]
+    if added.softcap is not None:
+        formula = f"softcap({formula})"
+        said.append(say(language, "softcap", cap=f"{added.softcap:g}"))
+    if added.bias is not None:
+        formula += " + bias"
+        said.append(_describe_bias(steps, added, language))
+    seen = "" if added.mask is None else describe_mask(added.mask, tokens, language)
+    if seen:
+        formula += " + mask"
+        said.append(say(language, "mask", seen=seen))
+    return formula, ("" if language == "zh" else " ").join(said)
+
+
+def _describe_bias(steps: Steps, added: Added, language: str) -> str:
+    """What a bias depends on, and what it comes to: what step 2 has beyond the scale and the cap."""
+    import numpy as np
+
+    from softmap.biases import _Alibi, _Relative
+
+    kind = say(language, "bias_of_distances" if isinstance(added.bias, _Alibi | _Relative) else "bias_of_pairs")
+    capped: Any = steps.scores * steps.scale
+    capped = capped if added.softcap is None else added.softcap * np.tanh(capped / added.softcap)
+    numbers = (steps.scaled - capped)[np.isfinite(steps.scaled)]
+    return say(language, "bias", kind=kind, low=f"{numbers.min():.2f}", high=f"{numbers.max():.2f}")
+
+
+def describe_mask(mask: Mask, tokens: int, language: str) -> str:
+    """What each of so many tokens sees, as the object of a sentence; empty where that is all of them."""
+    from softmap.masks.kinds import Window
+
+    parts = list(_parts(mask))
+    windows = [part for part in parts if isinstance(part, Window)]
+    left, right = (
+        min((end for end in ends if end is not None and end < tokens - 1), default=None)
+        for ends in ([window.left for window in windows], [window.right for window in windows])
+    )
+    seen = [_describe_window(left, right, tokens, language)]
+    seen += [_describe_part(part, tokens, language) for part in parts if not isinstance(part, Window)]
+    seen = [part for part in seen if part]
+    return reduce(lambda one, other: say(language, "mask_and", one=one, other=other), seen) if seen else ""
+
+
+def _parts(mask: Mask) -> Iterator[Mask]:
+    """The masks of which a token must pass each."""
+    from softmap.masks.base import And
+
+    if isinstance(mask, And):
+        yield from _parts(mask.one)
+        yield from _parts(mask.other)
+    else:
+        yield mask
+
+
+def _describe_window(left: int | None, right: int | None, tokens: int, language: str) -> str:
+    if left is None and right is None:
+        return ""
+    if right == 0:
+        return say(language, "mask_causal") if left is None else say(language, "mask_back", left=left)
+    ends = {"left": tokens - 1 if left is None else left, "right": tokens - 1 if right is None else right}
+    return say(language, "mask_window", **ends)
+
+
+def _describe_part(mask: Mask, tokens: int, language: str) -> str:
+    from softmap.masks import base, kinds
+
+    if isinstance(mask, kinds.Full):
+        return ""
+    if isinstance(mask, base.Or):
+        one, other = (describe_mask(side, tokens, language) for side in (mask.one, mask.other))
+        return say(language, "mask_or", one=one, other=other) if one and other else ""
+    names = {
+        kinds.Chunked: "mask_chunked",
+        kinds.Documents: "mask_documents",
+        kinds.Prefix: "mask_prefix",
+        kinds.Padding: "mask_padding",
+    }
+    size, count = getattr(mask, "size", 0), getattr(mask, "n", 0)
+    return say(language, names.get(type(mask), "mask_other"), size=size, count=count, name=f"`{mask!r}`")
 
 
 def choose_language(asked: str | None) -> str:

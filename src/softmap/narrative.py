@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from softmap.language import say
+from softmap.language import describe_step_2, say
 from softmap.mechanism import PAGE
 from softmap.shares import POSITIONAL
 from softmap.words import printable
@@ -22,9 +22,9 @@ from softmap.words import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
 
-    from softmap.story import Story
+    from softmap.story import Source, Story
     from softmap.words import Unit
 
     Numbers = np.ndarray[Any, Any]
@@ -213,21 +213,23 @@ def _source(story: Story) -> Section:
             heads=source.heads,
             layer=source.layer,
             head=source.head,
-        )
+        ),
+        *_of_recording(source, language),
     ]
     if source.shares is None or source.chosen_from is None:
         return Section("source", "", tuple(sentences))
-    here = source.layer, source.head
+    here = source.told.index(source.layer), source.head
     shares = {"special": source.shares.to_special, "itself": source.shares.to_itself, "others": source.shares.to_others}
     told = {name: percent(float(share[here])) for name, share in shares.items()}
     told["among"] = say(language, f"chosen_from_{source.chosen_from}", layer=source.layer, head=source.head)
     reason = "chosen" if source.shares.to_neighbour[here] < POSITIONAL else "chosen_positional"
     sentences.append(say(language, reason if source.shares.to_others.any() else "chosen_single", **told))
+    has_special = any(unit.special for unit in story.units)
     table = Grid(
-        say(language, "table"),
-        tuple(map(str, range(source.layers))),
+        say(language, "table" if has_special else "table_others"),
+        tuple(map(str, source.told)),
         tuple(map(str, range(source.heads))),
-        source.shares.to_special,
+        shares["special" if has_special else "others"],
         style="percent",
         mark=here,
         essential=True,
@@ -235,14 +237,27 @@ def _source(story: Story) -> Section:
     return Section("source", "", tuple(sentences), (table,))
 
 
+def _of_recording(source: Source, language: str) -> list[str]:
+    """What is special about the layers that there are, and about what was kept of them."""
+    sentences = []
+    if len(source.told) < source.layers:
+        told = ", ".join(map(str, source.told))
+        sentences.append(say(language, "source_told", layers=source.layers, told=told, path=source.path))
+    if source.number != source.layer:
+        names = {"layer": source.layer, "number": source.number, "path": source.path}
+        sentences.append(say(language, "source_path", **names))
+    if source.stored != source.dtype:
+        sentences.append(say(language, "source_stored", stored=source.stored))
+    if source.missing:
+        sentences.append(say(language, "source_missing", missing=source.missing))
+    return sentences
+
+
 def _tokens(story: Story) -> Section:
     language, units = story.language, story.units
     special = sorted({unit.label for unit in units if unit.special})
-    sentences = [
-        say(language, "tokens", count=len(units), special=", ".join(special))
-        if special
-        else say(language, "tokens_plain", count=len(units))
-    ]
+    said = "tokens" if special else "tokens_plain" if story.source is None else "tokens_alone"
+    sentences = [say(language, said, count=len(units), special=", ".join(special))]
     in_pieces = {
         word.label: " ".join(unit.label for unit in units[word.start : word.stop])
         for word in story.words
@@ -282,7 +297,7 @@ def _projection(story: Story) -> Section:
         formula = f"{name} {rows} × {width}"
         if name != "x" and steps.x is not None:
             d_model = steps.x.shape[1]
-            bias = f" + b_{name}" if name in story.biases else ""
+            bias = f" + b_{name}" if name in (story.biases or ()) else ""
             formula = f"{name} = x W_{name}{bias}   {rows} × {width} = ({rows} × {d_model}) ({d_model} × {width})"
         pointed = _pointed_tokens(story, story.queries.start if of_queries else 0)
         if width <= FEW and rows <= FEW:
@@ -290,24 +305,34 @@ def _projection(story: Story) -> Section:
             pictures.append(Grid(formula, labels, columns, stage, pointed=pointed))
         else:
             pictures.append(Strips(name, formula, labels, stage, pointed))
-    return Section("projection", say(language, "projection_title"), (say(language, "projection"),), tuple(pictures))
+    given = "_given" if story.biases is None else ""
+    title, sentence = say(language, f"projection_title{given}"), say(language, f"projection{given}")
+    return Section("projection", title, (sentence,), tuple(pictures))
 
 
 def _scores(story: Story) -> Section:
+    language, visible = story.language, np.isfinite(story.steps.scaled)
     grid = _token_grid(story, "scores", story.steps.scores)
     readings = tuple(
-        Reading(i, _read_scores(story, query, story.steps.scores[i], whole=grid.is_whole))
+        Reading(i, _read_scores(story, query, story.steps.scores[i], visible[i], whole=grid.is_whole))
         for i, query in enumerate(story.queries)
     )
-    return Section("scores", say(story.language, "scores_title"), (say(story.language, "scores"),), (grid,), readings)
+    sentences = [say(language, "scores")] + [say(language, "scores_visible")] * (not visible.all())
+    return Section("scores", say(language, "scores_title"), tuple(sentences), (grid,), readings)
 
 
-def _read_scores(story: Story, query: int, scores: Float[Numbers, " tokens"], *, whole: bool) -> str:
-    best, worst = int(np.argmax(scores)), int(np.argmin(scores))
-    sentence = "scores_read_one" if len(scores) == 1 else "scores_read_self" if best == query else "scores_read"
+def _read_scores(
+    story: Story, query: int, scores: Float[Numbers, " tokens"], visible: Bool[Numbers, " tokens"], *, whole: bool
+) -> str:
+    """The most and the least similar of the keys that a query may see."""
+    if not visible.any():
+        return say(story.language, "sees_nothing", query=quote(story.units, query))
+    best, worst = int(np.where(visible, scores, -np.inf).argmax()), int(np.where(visible, scores, np.inf).argmin())
+    own = best == query
+    sentence = "one" if own and visible.sum() == 1 else "only" if visible.sum() == 1 else "self" if own else ""
     return say(
         story.language,
-        sentence,
+        f"scores_read_{sentence}".rstrip("_"),
         query=quote(story.units, query),
         best=quote(story.units, best),
         worst=quote(story.units, worst),
@@ -318,18 +343,14 @@ def _read_scores(story: Story, query: int, scores: Float[Numbers, " tokens"], *,
 
 def _scaled(story: Story) -> Section:
     steps, language = story.steps, story.language
-    usual = 1 / math.sqrt(steps.d_k)
-    divides = math.isclose(steps.scale, usual, rel_tol=1e-6)
-    rule = (
-        say(language, "scaled", d_k=steps.d_k, root=f"{math.sqrt(steps.d_k):.4g}")
-        if divides
-        else say(language, "scaled_scale", scale=f"{steps.scale:.4g}", usual=f"{usual:.4g}")
-    )
+    formula, rule = describe_step_2(steps, story.added, len(story.units), language)
     largest = np.array([story.unscaled_weights.max(axis=1), steps.weights.max(axis=1)])  # (2, queries)
     gradients = np.array(story.gradient_norms)  # (2, queries)
+    besides = story.unscaled is not None or story.added.sink is not None
     reason = say(
         language,
         "gradient",
+        rest=say(language, "gradient_rest") if besides else "",
         w_without=write(float(largest[0].mean()), "precise"),
         w_with=write(float(largest[1].mean()), "precise"),
         g_without=write(float(gradients[0].mean()), "precise"),
@@ -344,7 +365,7 @@ def _scaled(story: Story) -> Section:
         style="precise",
         pointed=_pointed_tokens(story, story.queries.start),
     )
-    title = say(language, "scaled_title" if divides else "scaled_title_scale")
+    title = say(language, "scaled_title", formula=formula)
     return Section("scaled", title, (rule, reason), (_token_grid(story, "scaled", steps.scaled), table))
 
 
@@ -358,7 +379,9 @@ def _read_change(language: str, without: float, with_scale: float) -> str:
 
 def _weights(story: Story) -> Section:
     language = story.language
-    sentences = [say(language, "weights")]
+    sink = "" if story.added.sink is None else "_sink"
+    of_sink = percent(float(1 - story.steps.weights.sum(axis=1).mean()))
+    sentences = [say(language, f"weights{sink}", logit=f"{story.added.sink or 0:.2f}", share=of_sink)]
     if story.merges_pieces:
         sentences.append(say(language, "merged"))
     for offset, share in story.neighbour_shares.items():
@@ -367,18 +390,18 @@ def _weights(story: Story) -> Section:
             sentences.append(say(language, name, share=percent(share)))
     grid = _word_grid(story, "weights", story.weights, "weight", sums=True)
     readings = _read_shares(story, story.weights, "weights_read", "share")
-    return Section("weights", say(language, "weights_title"), tuple(sentences), (grid,), readings)
+    return Section("weights", say(language, f"weights_title{sink}"), tuple(sentences), (grid,), readings)
 
 
 def _output(story: Story) -> Section:
     language, steps = story.language, story.steps
-    if steps.output is None:
-        return Section("output", say(language, "output_title"), ())
+    if steps.output is None or story.contributions is None:
+        return Section("output", say(language, "output_title"), (say(language, "output_none"),))
     row = story.shown_words.index(story.row)
     weights = story.weights[row]
-    keys = _worth_naming(weights)
-    terms = " + ".join(f"{weights[j]:.2f} v({quote(story.words, j)})" for j in keys)
-    rest = " + …" if len(weights) > len(keys) else ""
+    keys, others = _worth_naming(weights, story.visible[row])
+    terms = " + ".join(f"{weights[j]:.2f} v({quote(story.words, j)})" for j in keys) or "0"
+    rest = " + …" if others else ""
     queries = story.units[story.queries.start : story.queries.stop]
     rows, width = steps.output.shape
     formula = f"output {rows} × {width} = ({rows} × {len(story.units)}) ({len(story.units)} × {width})"
@@ -396,52 +419,58 @@ def _agreement(story: Story) -> Section:
     source, language = story.source, story.language
     if source is None:
         return Section("agreement", "", (say(language, "agreement_example"),))
-    all_heads = ""
-    if source.shares is not None:
-        worst = f"{max(source.difference, float(source.shares.difference.max())):.1e}"
-        all_heads = say(language, "agreement_all", count=source.layers * source.heads, difference=worst)
+    if source.difference is None:
+        return Section("agreement", "", (say(language, "agreement_none"),))
     difference = f"{source.difference:.1e}"
-    sentence = say(language, "agreement", difference=difference, all_heads=all_heads, dtype=source.dtype)
+    if source.compared is None:
+        return Section("agreement", "", (say(language, "agreement_recorded", difference=difference),))
+    all_heads, where = "", ""
+    if source.shares is not None:
+        measured = source.shares.difference[~np.isnan(source.shares.difference)]
+        worst = f"{max(source.difference, float(measured.max())):.1e}"
+        all_heads = say(language, "agreement_all", count=len(measured), difference=worst)
+    if source.compared < len(story.units):
+        where = say(language, "agreement_some", rows=source.compared, count=len(story.units))
+    sentence = say(language, "agreement", difference=difference, all_heads=all_heads, where=where)
     return Section("agreement", "", (sentence,))
 
 
 def _read_shares(story: Story, shares: Float[Numbers, "rows words"], sentence: str, share: str) -> tuple[Reading, ...]:
     """Each row's largest shares by name, and the others together."""
-    return tuple(
-        Reading(
-            i,
-            say(
-                story.language,
-                sentence,
-                query=quote(story.words, word),
-                shares=_list_shares(story, shares[i], word, share),
-            ),
-        )
-        for i, word in enumerate(story.shown_words)
-    )
+    readings = []
+    for i, word in enumerate(story.shown_words):
+        query = quote(story.words, word)
+        listed = _list_shares(story, shares[i], story.visible[i], word, share)
+        said = say(story.language, sentence if listed else "sees_nothing", query=query, shares=listed)
+        readings.append(Reading(i, said))
+    return tuple(readings)
 
 
-def _list_shares(story: Story, row: Float[Numbers, " words"], word: int, share: str) -> str:
+def _list_shares(
+    story: Story, row: Float[Numbers, " words"], visible: Bool[Numbers, " words"], word: int, share: str
+) -> str:
     language = story.language
-    named = _worth_naming(row)
+    named, others = _worth_naming(row, visible)
     parts = [
         say(language, f"{share}_itself", percent=percent(float(row[j])))
         if j == word
         else say(language, share, percent=percent(float(row[j])), key=quote(story.words, j))
         for j in named
     ]
-    others = len(row) - len(named)
     if others:
         rest = percent(float(np.delete(row, named).sum()))
         parts.append(say(language, f"{share}_rest", percent=rest, count=others))
+    if share == "share" and story.added.sink is not None:
+        parts.append(say(language, "share_sink", percent=percent(float(1 - row.sum()))))
     return ("，" if language == "zh" else ", ").join(parts)
 
 
-def _worth_naming(shares: Float[Numbers, " words"]) -> list[int]:
-    """The largest shares, each of half a percent or more; all others are spoken of together."""
-    keys = [int(j) for j in np.argsort(-shares, kind="stable")]
-    visible = [j for j in keys if shares[j] >= 0.005] or keys[:1]
-    return visible if len(visible) == len(keys) <= TOP + 1 else visible[:TOP]
+def _worth_naming(shares: Float[Numbers, " words"], visible: Bool[Numbers, " words"]) -> tuple[list[int], int]:
+    """The largest shares, each of half a percent or more, and how many more can be seen: they are spoken of together."""
+    keys = [int(j) for j in np.argsort(-shares, kind="stable") if visible[j]]
+    worth = [j for j in keys if shares[j] >= 0.005] or keys[:1]
+    named = worth if len(worth) == len(keys) <= TOP + 1 else worth[:TOP]
+    return named, len(keys) - len(named)
 
 
 def _token_grid(story: Story, name: str, values: Float[Numbers, "queries tokens"]) -> Grid:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -66,6 +66,59 @@ class Shares:
         best = np.argmax(np.where(allowed, candidates, -np.inf))
         row, column = np.unravel_index(best, candidates.shape)
         return int(row), int(column)
+
+
+class Choice(NamedTuple):
+    """The head that a story tells.
+
+    Attributes:
+        layer: its layer, counted from 0.
+        head: its number, counted from 0.
+        among: the numbers of the layers that can be told: the rows of `shares`.
+        shares: where the words look in every head; None where layer and head were both asked for.
+        difference: how far its output is from that of the model's own attention function; None without one.
+        compared: at how many tokens it was compared; None where `difference` is the whole layer's, from when it was
+            recorded.
+    """
+
+    layer: int
+    head: int
+    among: tuple[int, ...]
+    shares: Shares | None
+    difference: float | None
+    compared: int | None
+
+
+def choose(
+    recording: Recording,
+    units: tuple[Unit, ...],
+    layer: int | None = None,
+    head: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Choice:
+    """The head to tell: the one asked for, or the best of those that fit what was asked for (`Shares.best`).
+
+    Args:
+        recording: of a text.
+        units: the words (or tokens) of the text.
+        layer: the layer asked for.
+        head: the head asked for.
+        progress: as in `measure_shares`.
+
+    Raises:
+        ParameterError: a layer or a head that can't be told.
+        RecordingError: as `tellable` and `measure_shares`.
+    """
+    check_head(recording, layer, head)
+    among = tellable(recording)
+    if layer is None or head is None:
+        shares = measure_shares([recording.layers[i] for i in among], units, progress)
+        row, head = shares.best(None if layer is None else among.index(layer), head)
+        layer, difference = among[row], float(shares.difference[row, head])
+        chosen = recording.layers[layer]
+        return Choice(layer, head, among, shares, None if np.isnan(difference) else difference, _compared(chosen))
+    chosen = recording.layers[layer]
+    return Choice(int(layer), int(head), among, None, measure_difference(chosen, int(head)), _compared(chosen))
 
 
 def measure_shares(
@@ -140,6 +193,13 @@ def check_head(recording: Recording, layer: int | None, head: int | None) -> Non
     _check_number("layer", layer, told, hint)
     heads = max(recording.layers[i].heads for i in (told if layer is None else [layer]))
     _check_number("head", head, range(heads), "Heads count from 0.")
+
+
+def _compared(layer: RecordedLayer) -> int | None:
+    """At how many tokens the output was compared, as in `Choice`."""
+    if layer.difference is None:
+        return 0
+    return None if layer.inside is None or layer.inside.rows is None else len(layer.inside.rows)
 
 
 def _check_number(name: str, wanted: Any, numbers: Sequence[int], hint: str) -> None:

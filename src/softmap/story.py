@@ -5,12 +5,11 @@ A `Story` holds numbers only; `narrative` puts them into sentences and `render` 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +19,8 @@ from softmap import words as wording
 from softmap.errors import ParameterError, RecordingError, RowError, TextError
 from softmap.language import choose_language
 from softmap.mechanism import PAGE, Steps, self_attention
+from softmap.models.telling import Added, added_by, steps_of
+from softmap.shares import choose
 from softmap.tokens import Tokens, tokenize
 from softmap.worked_example import Example
 
@@ -28,11 +29,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from transformers import PreTrainedModel
 
-    from softmap.biases import Bias
-    from softmap.masks import Mask
     from softmap.models import LoadedModel
-    from softmap.recorded import RecordedLayer, Recording
-    from softmap.shares import Shares
+    from softmap.recorded import Recording
+    from softmap.shares import Choice, Shares
     from softmap.words import Unit
 
     Numbers = np.ndarray[Any, Any]
@@ -82,23 +81,6 @@ class Source:
     missing: str
 
 
-@dataclass(frozen=True)
-class Added:
-    """What a model does to the scores besides the scale, in this order.
-
-    Attributes:
-        softcap: the cap of the scaled scores, or None.
-        bias: what is added to the scaled scores, or None.
-        mask: which token may see which; None where all see all.
-        sink: this head's sink, one more logit in each row's softmax, or None.
-    """
-
-    softcap: float | None = None
-    bias: Bias | None = None
-    mask: Mask | None = None
-    sink: float | None = None
-
-
 @dataclass(frozen=True, repr=False, eq=False)
 class Story:
     """How one head relates every word of a text to every other, step by step.
@@ -130,7 +112,7 @@ class Story:
     source: Source | None
     biases: tuple[str, ...] | None
     language: str
-    added: Added = Added()
+    added: Added = field(default_factory=Added)
     unscaled: Float[Numbers, "queries tokens"] | None = None
 
     @property
@@ -340,11 +322,11 @@ def explain(
     asked = None if row is None else wording.find_row(rows, row)
     with on_one_thread() if len(tokens) <= PAGE else nullcontext():
         recording = record()
-        source = _choose(recording, rows, layer, head, progress)
-        told = recording.layers[source.layer]
+        choice = choose(recording, rows, layer, head, progress)
+        told = recording.layers[choice.layer]
         chosen = _first_or_last(rows, last=told.part == "decoder") if asked is None else asked
         queries = _page_of(len(tokens), rows[chosen])
-        steps, unscaled = _steps_of(told, source.head, queries)
+        steps, unscaled = steps_of(told, choice.head, queries)
     return Story(
         tokens=tokens,
         units=wording.units_of_tokens(tokens, as_in_text=words),
@@ -352,10 +334,10 @@ def explain(
         row=chosen,
         steps=steps,
         queries=queries,
-        source=source,
+        source=_source_of(recording, choice, (layer, head)),
         biases=None if told.inside is None or told.inside.x is None else told.inside.biases,
         language=language,
-        added=_added_by(told, source.head),
+        added=added_by(told, choice.head),
         unscaled=unscaled,
     )
 
@@ -392,97 +374,26 @@ def _softmax(
     return exponentials / total, (of_sink / total)[:, 0]
 
 
-def _choose(
-    recording: Recording,
-    words: tuple[Unit, ...],
-    layer: int | None,
-    head: int | None,
-    progress: Callable[[int, int], None],
-) -> Source:
-    """The head that is told, and where it stands.
-
-    Raises:
-        ParameterError: a layer or a head that can't be told.
-        RecordingError: no layer that can; q and k were not kept.
-    """
-    from softmap.shares import check_head, measure_difference, measure_shares, tellable
-
-    check_head(recording, layer, head)
-    told = tellable(recording)
-    chosen_from, shares, difference = _chosen_from(layer, head), None, None
-    if layer is None or head is None:
-        shares = measure_shares([recording.layers[i] for i in told], words, progress)
-        row, head = shares.best(None if layer is None else told.index(layer), head)
-        layer, measured = told[row], float(shares.difference[row, head])
-        difference = None if math.isnan(measured) else measured
-    else:
-        difference = measure_difference(recording.layers[layer], head)
-    chosen, origin = recording.layers[layer], recording.origin
+def _source_of(recording: Recording, choice: Choice, asked: tuple[int | None, int | None]) -> Source:
+    told, origin = recording.layers[choice.layer], recording.origin
     return Source(
         model=origin.model,
         revision=origin.revision,
         dtype=origin.dtype,
         stored=origin.stored,
         layers=len(recording.layers),
-        told=told,
-        heads=chosen.heads,
-        layer=int(layer),
-        path=chosen.path,
-        number=int(layer) if chosen.number is None else chosen.number,
-        head=int(head),
-        chosen_from=chosen_from,
-        shares=shares,
-        difference=difference,
-        compared=_compared(chosen),
+        told=choice.among,
+        heads=told.heads,
+        layer=choice.layer,
+        path=told.path,
+        number=choice.layer if told.number is None else told.number,
+        head=choice.head,
+        chosen_from=_chosen_from(*asked),
+        shares=choice.shares,
+        difference=choice.difference,
+        compared=choice.compared,
         missing=recording.partial,
     )
-
-
-def _compared(layer: RecordedLayer) -> int | None:
-    """At how many tokens the output was compared, as in `Source`."""
-    if layer.difference is None:
-        return 0
-    return None if layer.inside is None or layer.inside.rows is None else len(layer.inside.rows)
-
-
-def _steps_of(layer: RecordedLayer, head: int, queries: range) -> tuple[Steps, Float[Numbers, "queries tokens"] | None]:
-    """The stages of one head, for some queries and all keys; and step 2 with a scale of 1, where it needs computing.
-
-    x is among them where it was kept, and they are those of all queries.
-    """
-    matrix, rows = layer.matrix[head], slice(queries.start, queries.stop)
-    assert layer.q is not None  # or there would be no matrix
-    assert layer.k is not None
-
-    def wide(tensor: Any) -> Numbers:
-        array: Numbers = tensor.to(matrix.dtype).numpy(force=True)
-        return array
-
-    own = head // (layer.heads // len(layer.k))  # the key head
-    weights, v = wide(matrix[rows]), None if layer.v is None else wide(layer.v[own])
-    x = layer.inside.x if layer.inside is not None and len(queries) == layer.shape[1] else None
-    steps = Steps(
-        x=None if x is None else wide(x),
-        q=wide(layer.q[head, rows]),
-        k=wide(layer.k[own]),
-        v=v,
-        scores=wide(matrix.scores[rows]),
-        scaled=wide(matrix.scaled[rows]),
-        weights=weights,
-        output=None if v is None else weights @ v,
-        d_k=layer.k.shape[2],
-        scale=layer.scale,
-    )
-    if layer.softcap is None and layer.bias is None:
-        return steps, None
-    return steps, wide(dataclasses.replace(layer, scale=1.0, logsumexp=None).matrix[head].scaled[rows])
-
-
-def _added_by(layer: RecordedLayer, head: int) -> Added:
-    from softmap.masks.kinds import Full
-
-    mask = None if isinstance(layer.mask, Full) else layer.mask
-    return Added(layer.softcap, layer.bias, mask, None if layer.sinks is None else float(layer.sinks[head]))
 
 
 def _read_recording(given: Any) -> Recording:

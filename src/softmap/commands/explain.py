@@ -68,7 +68,7 @@ def explain(
     with status() as say_status:
         if recording is not None:
             given = {"TEXT": text is not None, "--file": file, "--example": example, "--model": model is not None}
-            told = _tell_recording(recording, {**given, "--revision": revision}, options, say_status)
+            told = _tell_recording(recording, given | {"--revision": revision is not None}, options, say_status)
         elif example:
             given = {"TEXT": text is not None, "--file": file, "--model": model is not None, "--revision": revision}
             told = _tell_example({**given, "--trust-remote-code": trust_remote_code}, options)

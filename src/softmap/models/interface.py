@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import inspect
 import re
+import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from softmap.errors import ModelError
-from softmap.models.attending import Call, attend
+from softmap.models.attending import Call, attend, eager_function
 from softmap.models.masking import ModelMask
 from softmap.models.settings import quiet_transformers
 from softmap.recorded import OtherLayer
@@ -31,22 +32,41 @@ IMPLEMENTATION = "softmap"
 OTHER_SEQUENCE = ("key_value_states", "encoder_hidden_states", "cross_attention_states", "kv_hidden_states")
 """Arguments by which attention layers are given another sequence to look at."""
 ATTENTION = re.compile(r"Attention|Attn")
-LINEAR = re.compile(r"Linear|Lightning|DeltaNet|Mamba|Recurrent|Rwkv|Conv|SSM|Kernelized", re.IGNORECASE)
+LINEAR = re.compile(r"Linear|Lightning|DeltaNet|Mamba|Mixer|Recurrent|Rwkv|Conv|SSM")
 REFUSED = (
     "softmap sees attention that goes through transformers' AttentionInterface; the table of models is in the docs."
 )
 
 _recorders: weakref.WeakKeyDictionary[nn.Module, Recorder] = weakref.WeakKeyDictionary()
 """The recording that each module is in."""
+_found: dict[int, tuple[Recorder, str]] = {}
+"""What the configurations of models in a recording were set to before, by their id."""
+_OPENING = threading.Lock()
 
 
 def _attend(
     module: nn.Module, query: Any, key: Any, value: Any, attention_mask: Any = None, **options: Any
-) -> tuple[Any, None]:
+) -> tuple[Any, Any]:
     """The attention function: arrays (batch, heads, tokens, d) in, the output (batch, tokens, heads, d_v) out."""
-    call, recorder = Call(module, query, key, value, attention_mask, options), _recorders.get(module)
-    output = recorder.attend(call) if recorder is not None and not recorder.is_elsewhere() else _attend_unrecorded(call)
+    recorder = _recorders.get(module)
+    ours = recorder is not None and not recorder.is_elsewhere()
+    own = None if ours or isinstance(attention_mask, ModelMask) else _own_function(module)
+    if own is not None:
+        return own(module, query, key, value, attention_mask, **options)
+    call = Call(module, query, key, value, attention_mask, options)
+    output = recorder.attend(call) if ours and recorder is not None else _attend_unrecorded(call)
     return output.transpose(1, 2).contiguous(), None
+
+
+def _own_function(module: nn.Module) -> Callable[..., tuple[Any, Any]] | None:
+    """The function that a model is set to, where softmap only stands in: as another thread's recording has it do."""
+    config = getattr(module, "config", None)
+    found = _found.get(id(config))
+    implementation = getattr(config, "_attn_implementation", IMPLEMENTATION) if found is None else found[1]
+    if implementation == IMPLEMENTATION:
+        return None
+    own: Callable[..., tuple[Any, Any]] | None = AttentionInterface().get(implementation, eager_function(module))
+    return own
 
 
 def _attend_unrecorded(call: Call) -> torch.Tensor:
@@ -63,7 +83,16 @@ def _attend_unrecorded(call: Call) -> torch.Tensor:
     return output
 
 
-def _mask(
+def _mask(**asked: Any) -> Any:
+    """The mask function; another thread's run of a model in a recording gets the mask that it would have without."""
+    recorder, implementation = _found.get(id(asked.get("config")), (None, IMPLEMENTATION))
+    if recorder is None or not recorder.is_elsewhere() or implementation == IMPLEMENTATION:
+        return _model_mask(**asked)
+    own = AttentionMaskInterface().get(implementation)
+    return None if own is None else own(**asked)  # as transformers does
+
+
+def _model_mask(
     *,
     q_length: int,
     kv_length: int,
@@ -72,9 +101,10 @@ def _mask(
     mask_function: Any,
     attention_mask: torch.Tensor | ModelMask | None = None,
     use_vmap: bool = False,
+    config: Any = None,
     **_: Any,
 ) -> ModelMask:
-    """The mask function: what the model asks for, as it asks for it. A mask that it has already stays as it is."""
+    """What the model asks for, as it asks for it. A mask that it has already stays as it is."""
     if isinstance(attention_mask, ModelMask):
         return attention_mask
     first_row, first_key = int(q_offset), int(kv_offset)
@@ -84,6 +114,7 @@ def _mask(
         function=mask_function,
         valid=None if attention_mask is None else attention_mask.bool(),
         by_element=use_vmap,
+        model=getattr(config, "model_type", "the model"),
     )
 
 
@@ -99,21 +130,23 @@ def standing_in(model: PreTrainedModel, recorder: Recorder) -> Iterator[None]:
         ModelError: the model is being recorded already.
     """
     modules = list(model.modules())
-    if any(module in _recorders for module in modules):
-        hint = "Close that recording first, or load the model a second time."
-        raise ModelError(recorder.name, "a model that is not being recorded", "one that is", hint)
     with contextlib.ExitStack() as undo:
+        with _OPENING:
+            if any(module in _recorders for module in modules):
+                hint = "Close that recording first, or load the model a second time."
+                raise ModelError(recorder.name, "a model that is not being recorded", "one that is", hint)
+            for module in modules:
+                undo.callback(_recorders.pop, module, None)
+                _recorders[module] = recorder
+        for module in filter(calls_interface, modules):
+            undo.callback(module.register_forward_pre_hook(_before(recorder), with_kwargs=True).remove)
         for config in _configs(model):
+            undo.callback(_found.pop, id(config), None)
+            _found[id(config)] = recorder, config._attn_implementation
             undo.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)
         if model.config._attn_implementation != IMPLEMENTATION:
             with quiet_transformers():
                 model.set_attn_implementation(IMPLEMENTATION)
-        for module in modules:
-            undo.callback(_recorders.pop, module, None)
-            _recorders[module] = recorder
-            if calls_interface(module):
-                hook = module.register_forward_pre_hook(_before(recorder), with_kwargs=True)
-                undo.callback(hook.remove)
         undo.enter_context(torch.no_grad())
         yield
 
@@ -161,16 +194,19 @@ def _pools(module: nn.Module) -> bool:
 
 def _without_attention(paths: dict[nn.Module, str], near: set[nn.Module]) -> list[OtherLayer]:
     """Blocks of a stack that have no attention where their neighbours do, by the module that mixes tokens there."""
-    found = []
-    for stack in paths:
-        if not isinstance(stack, nn.ModuleList) or not any(block in near for block in stack):
-            continue
-        for block in stack:
-            if block in near:
-                continue
-            mixer = next((m for m in block.modules() if m in paths and LINEAR.search(type(m).__name__)), block)
-            found.append(OtherLayer(paths[mixer], type(mixer).__name__))
-    return found
+    stacks = {
+        f"{path}.": stack
+        for stack, path in paths.items()
+        if isinstance(stack, nn.ModuleList) and any(block in near for block in stack)
+    }
+    outermost = [stack for path, stack in stacks.items() if not any(path != p and path.startswith(p) for p in stacks)]
+    blocks = [block for stack in outermost for block in stack if block not in near]
+    mixers = [next((part for part in list(block.modules())[1:] if _mixes(part)), block) for block in blocks]
+    return [OtherLayer(paths[mixer], type(mixer).__name__) for mixer in mixers]
+
+
+def _mixes(module: nn.Module) -> bool:
+    return not type(module).__module__.startswith("torch.") and bool(LINEAR.search(type(module).__name__))
 
 
 def _before(recorder: Recorder) -> Any:

@@ -43,6 +43,7 @@ class ModelMask:
         function: whether a query sees a key, f(batch, head, query, key) over index tensors.
         valid: which keys are real tokens, (batch, positions), or None for all; beyond its end none is.
         by_element: whether the function wants single numbers, not tensors of them.
+        model: the kind of model that asks, as errors name it.
     """
 
     rows: range
@@ -50,6 +51,7 @@ class ModelMask:
     function: MaskFunction
     valid: Bool[Tensor, "batch positions"] | None
     by_element: bool
+    model: str = "the model"
     ndim = 4  # as the tensor has that others make of it
 
     @property
@@ -100,7 +102,7 @@ class ModelMask:
 
     def _refuse(self, what: str) -> NoReturn:
         hint = "Its attention can't be seen without a matrix of queries x keys."
-        raise ModelError("the model", "a mask that is handed on to the attention function", f"a use of {what}", hint)
+        raise ModelError(self.model, "a mask that is handed on to the attention function", f"a use of {what}", hint)
 
     def valid_range(self, item: int) -> range:
         """The positions from the first real token of a sequence to its last; all, where nothing is said of them."""
@@ -165,7 +167,8 @@ def dense_rule(visible: Bool[Tensor, "queries keys"], rows: range, keys: range) 
 
     def build(some_rows: range, some_keys: range) -> Mask:
         inside = visible[some_rows.start - rows.start : some_rows.stop - rows.start]
-        return masks.dense(inside[:, some_keys.start - keys.start : some_keys.stop - keys.start])
+        inside = inside[:, some_keys.start - keys.start : some_keys.stop - keys.start]
+        return masks.full() if bool(inside.all()) else masks.dense(inside)
 
     return Rule(("dense", id(visible)), build)
 

@@ -44,19 +44,22 @@ class Read:
     def of(self, item: int) -> list[int]:
         """The real tokens of one sequence, from the first to the last."""
         whole = torch.cat([part[item] for part in self.ids]).tolist()
-        inside = self.range(item, len(whole))
+        inside = self.real_range(item, len(whole))
         return [int(i) for i in whole[inside.start : inside.stop]]
 
-    def range(self, item: int, count: int) -> range:
+    def real_range(self, item: int, count: int) -> range:
         """Where the real tokens of a sequence stand among so many."""
         if self.real is None:
             return range(count)
-        places = self.real[item, :count].nonzero()
-        return (
-            range(int(places[0]), max(int(places[-1]) + 1, count if self.real.shape[1] < count else 0))
-            if len(places)
-            else range(count)
-        )
+        places = self.real[item, :count].nonzero()[:, 0]
+        if not len(places):
+            return range(count)
+        grown = count if self.real.shape[1] < count else 0  # tokens that came after the mask was given are real
+        return range(int(places[0]), max(int(places[-1]) + 1, grown))
+
+    def ranges(self, count: int) -> list[range]:
+        """`real_range` of every sequence."""
+        return [self.real_range(item, count) for item in range(0 if self.real is None else len(self.real))]
 
 
 @dataclass(eq=False)
@@ -106,9 +109,11 @@ class Reader:
             self.tokens.ids.append(ids.detach().cpu())
         if isinstance(mask, torch.Tensor) and mask.ndim == 2:
             self.tokens.real = mask.detach().cpu().bool()
+            if not self.encoder_decoder:  # text that looks at pictures
+                self.recorder.targets = self.tokens.ranges(mask.shape[1])
         target, target_mask = given.get("decoder_input_ids"), given.get("decoder_attention_mask")
         if isinstance(target, torch.Tensor):
             self.target.ids.append(target.detach().cpu())
         if isinstance(target_mask, torch.Tensor) and target_mask.ndim == 2:
             self.target.real = target_mask.detach().cpu().bool()
-            self.recorder.targets = [self.target.range(item, target_mask.shape[1]) for item in range(len(target_mask))]
+            self.recorder.targets = self.target.ranges(target_mask.shape[1])

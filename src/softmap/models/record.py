@@ -256,7 +256,7 @@ class _Session:
         cross = self.recorder.crossing[key]
         found = []
         for item, growing in enumerate(layers):
-            part = self._part(growing)
+            part = self._part(growing, cross)
             side: Text = "target" if self.encoder_decoder and part == "decoder" else "tokens"
             layer = self.recorder.recorded(growing, number=number, kind="cross" if cross else "self", part=part)
             queries, keys = self._count(side, item), self._count("tokens" if cross else side, item)
@@ -269,10 +269,11 @@ class _Session:
             )
         return found
 
-    def _part(self, growing: Growing) -> Any:
+    def _part(self, growing: Growing, cross: bool) -> Any:
         if self.encoder_decoder:
             return "decoder" if "decoder" in growing.path.lower() else "encoder"
-        return "decoder" if growing.looks_back else "encoder"
+        causal = getattr(growing.module, "is_causal", None)
+        return "decoder" if (causal if isinstance(causal, bool) else cross or growing.looks_back) else "encoder"
 
     def _count(self, side: Text, item: int) -> int | None:
         """How many real tokens a text has so far."""
@@ -427,11 +428,14 @@ def _read_chunk(chunk: Any, loaded: LoadedModel, inputs: dict[str, Any]) -> int 
         raise ParameterError("chunk", "a whole number of at least 1", repr(chunk), hint)
     extra = sorted(set(inputs) - {"input_ids", "attention_mask", "token_type_ids"})
     cached = "past_key_values" in inspect.signature(loaded.model.forward).parameters
-    decodes = any(calls_interface(module) and getattr(module, "is_causal", False) for module in loaded.model.modules())
-    if extra or not cached or not decodes or loaded.model.config.is_encoder_decoder:
-        got = f"{type(loaded.model).__name__}" + (f" with {', '.join(extra)}" if extra else "")
-        hint = "Leave chunk out; it serves decoders of text alone."
-        raise ParameterError("chunk", "a decoder of text with a cache", got, hint)
+    layers = [module for module in loaded.model.modules() if calls_interface(module)]
+    decodes = all(getattr(module, "is_causal", False) for module in layers)
+    others = find_others(loaded.model, loaded.name)
+    if extra or others or not cached or not decodes or loaded.model.config.is_encoder_decoder:
+        with_what = ", ".join([*extra, *(f"{other.path} ({other.name})" for other in others[:3])])
+        got = f"{type(loaded.model).__name__}" + (f" with {with_what}" if with_what else "")
+        hint = "Leave chunk out: read in chunks, such a model may compute something else."
+        raise ParameterError("chunk", "a decoder of text, of softmax attention alone, with a cache", got, hint)
     return int(chunk)
 
 

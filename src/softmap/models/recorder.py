@@ -219,7 +219,12 @@ class Recorder:
 
     def _settle(self, key: LayerKey | None) -> None:
         """Hand over a layer whose calls in this run are over."""
-        if key is not None and self.settled is not None and self._wants(key) and any(each.blocks for each in self.layers[key]):
+        if (
+            key is not None
+            and self.settled is not None
+            and self._wants(key)
+            and any(each.blocks for each in self.layers[key])
+        ):
             self.settled(self._number(key), self.layers[key])
 
     def _number(self, key: LayerKey) -> int:

@@ -35,6 +35,7 @@ DTYPES = {
     "U8": torch.uint8,
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_LINE = 64  # bytes of a cache line
 _PIECE = 1 << 24  # bytes that are hashed and written at once
 AGAIN = "Take another copy of the recording, or record again."
 
@@ -83,15 +84,23 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, specs: Mapping[str, Spec]) -> Layout:
-        """The layout of these arrays: wide dtypes first, so that every number stands at a multiple of its size."""
-        order = sorted(specs, key=lambda name: (-DTYPES[specs[name].dtype].itemsize, name))
+        """The layout of these arrays.
+
+        First come those that fill whole cache lines, so that each begins with one, as arrays in memory do: products of
+        them then round alike. Of the rest wide dtypes come first, so that every number stands at a multiple of its size.
+        """
+
+        def rank(name: str) -> tuple[bool, int, str]:
+            return specs[name].nbytes % _LINE != 0, -DTYPES[specs[name].dtype].itemsize, name
+
+        order = sorted(specs, key=rank)
         ends, stop = {}, 0
         for name in order:
             start, stop = stop, stop + specs[name].nbytes
             ends[name] = (start, stop)
         named = {name: {**specs[name]._asdict(), "data_offsets": ends[name]} for name in order}
         text = json.dumps(named, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
+        text += b" " * (-(len(text) + 8) % _LINE)
         header = len(text).to_bytes(8, "little") + text
         first = len(header)
         return cls(header, {name: (first + start, first + stop) for name, (start, stop) in ends.items()}, first + stop)

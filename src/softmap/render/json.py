@@ -12,6 +12,7 @@ import numpy as np
 from softmap.narrative import narrate
 
 if TYPE_CHECKING:
+    from softmap.models.telling import Added
     from softmap.story import Source, Story
 
 FORMAT, VERSION = "softmap.story", 1
@@ -54,6 +55,7 @@ def as_data(story: Story) -> dict[str, Any]:
         "queries": {"start": story.queries.start, "stop": story.queries.stop},
         "d_k": steps.d_k,
         "scale": steps.scale,
+        "added": _added(story.added),
         "steps": {name: _numbers(getattr(steps, name)) for name in STAGES},
         "gradient": {
             "largest_weight": {
@@ -86,15 +88,30 @@ def _source(source: Source) -> dict[str, Any]:
         "model": source.model,
         "revision": source.revision,
         "dtype": source.dtype,
+        "stored": source.stored,
+        "missing": source.missing,
         "layers": source.layers,
+        "told": list(source.told),
         "heads": source.heads,
         "layer": source.layer,
+        "path": source.path,
+        "number": source.number,
         "head": source.head,
         "chosen_from": source.chosen_from,
         "difference": source.difference,
+        "compared": source.compared,
         "shares": None
         if shares is None
         else {field.name: _numbers(getattr(shares, field.name)) for field in fields(shares)},
+    }
+
+
+def _added(added: Added) -> dict[str, Any]:
+    return {
+        "softcap": added.softcap,
+        "bias": None if added.bias is None else repr(added.bias),
+        "mask": None if added.mask is None else repr(added.mask),
+        "sink": added.sink,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -34,6 +35,11 @@ class TopPage:
 
     def __init__(self, row: str, found: Sequence[Attended]) -> None:
         self.row = printable(row)
+        counts = Counter((each.layer, each.head, each.label) for each in found)
+        found = [  # of words that read the same, each is told with its number
+            each._replace(label=f"{each.label} :{each.key}") if counts[each.layer, each.head, each.label] > 1 else each
+            for each in found
+        ]
         self.heads = [list(group) for _, group in groupby(found, key=lambda each: (each.layer, each.head))]
 
     def __str__(self) -> str:
