@@ -48,6 +48,7 @@ bench: .venv/.dev  ## the figures of docs/performance.md, on a machine that does
 	$(BIN)/python -m benchmarks.accuracy
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.long --plot
+	$(BIN)/python -m benchmarks.record
 
 bench-quick: .venv/.dev  ## their smallest sizes alone
 	$(BIN)/python -m benchmarks.startup
@@ -55,9 +56,11 @@ bench-quick: .venv/.dev  ## their smallest sizes alone
 	$(BIN)/python -m benchmarks.accuracy
 	$(BIN)/python -m benchmarks.sweep --quick
 	$(BIN)/python -m benchmarks.long --quick
+	$(BIN)/python -m benchmarks.record --quick
 
 pictures: .venv/.dev  ## the pictures and generated pages of the documentation, and the golden files of the tests
 	$(BIN)/python scripts/make_docs.py
+	$(BIN)/python scripts/make_models_table.py
 	$(BIN)/python tests/golden/update.py
 
 .venv/.venv:

@@ -5,12 +5,19 @@ python -m benchmarks.agreement
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
 import torch
 
 from softmap import models
-from softmap.mechanism import self_attention
-from softmap.models.capture import capture
+from softmap.mechanism import Steps
+from softmap.models.record import record_inside
+from softmap.models.telling import compare, steps_of
 from softmap.tokens import tokenize
+
+if TYPE_CHECKING:
+    from softmap.recorded import RecordedLayer
 
 TEXTS = {
     "three words": "I love learning",
@@ -33,26 +40,26 @@ def main() -> None:
         tokens = tokenize(loaded, text, truncate=True)
         with torch.no_grad():
             eager = loaded.model(input_ids=torch.tensor([tokens.ids]), output_attentions=True).attentions
-        run = capture(loaded, tokens)
+        recording = record_inside(loaded, tokens)
         weights = output = double = 0.0
-        for layer in range(run.shape[0]):
-            for index in range(run.shape[1]):
-                head = run.head(layer, index)
-                steps = head.steps()
-                weights = max(weights, float((steps.weights - eager[layer][0, index]).abs().max()))
-                output = max(output, head.difference(steps, slice(None)))
-                double = max(double, _difference_in_float64(head.x, head.w_q, head.w_k, head.w_v, head.scale))
+        for layer, attention in zip(recording.layers, eager, strict=True):
+            double = max(double, _difference_in_float64(layer))
+            for head in range(layer.heads):
+                steps, _ = steps_of(layer, head, range(len(tokens)))
+                weights = max(weights, float(np.abs(steps.weights - attention[0, head].numpy()).max()))
+                output = max(output, compare(layer, head, steps)[0] or 0.0)
         print(f"{name:14}{len(tokens):8}{weights:12.1e}{output:12.1e}{double:36.1e}")
 
 
-def _difference_in_float64(
-    x: torch.Tensor, w_q: torch.Tensor, w_k: torch.Tensor, w_v: torch.Tensor, scale: float
-) -> float:
-    """Between `self_attention` and torch's scaled_dot_product_attention on the same weights in float64."""
-    steps = self_attention(x.double(), w_q.double(), w_k.double(), w_v.double(), scale=scale)
-    q, k, v = (stage[None, None] for stage in (steps.q, steps.k, steps.v) if isinstance(stage, torch.Tensor))
-    peer = torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=scale)[0, 0]
-    return float((steps.output - peer).abs().max())  # type: ignore[operator]  # v was given
+def _difference_in_float64(layer: RecordedLayer) -> float:
+    """Between the four steps and torch's scaled_dot_product_attention on the layer's own q, k and v in float64."""
+    assert layer.q is not None
+    assert layer.k is not None
+    assert layer.v is not None
+    q, k, v = (stage.double() for stage in (layer.q, layer.k, layer.v))
+    peer = torch.nn.functional.scaled_dot_product_attention(q[None], k[None], v[None], scale=layer.scale)[0]
+    outputs = [Steps.from_qkv(q[i], k[i], v[i], scale=layer.scale).output for i in range(layer.heads)]
+    return max(float((output - own).abs().max()) for output, own in zip(outputs, peer, strict=True))
 
 
 if __name__ == "__main__":

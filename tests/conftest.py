@@ -74,15 +74,19 @@ def bundled():
 
 @pytest.fixture(scope="session")
 def make_tokenizer():
-    """A small fast tokenizer: ``wordpiece`` as BERT's, ``byte level`` as RoBERTa's, ``metaspace`` as XLM-R's."""
+    """A small fast tokenizer: ``wordpiece`` as BERT's, ``byte level`` as RoBERTa's, ``metaspace`` as XLM-R's.
+
+    It puts marks around each text, as BERT's does, or none, as GPT-2's.
+    """
     from tokenizers import processors
     from transformers import PreTrainedTokenizerFast
 
-    def make(kind="wordpiece", limit=64):
+    def make(kind="wordpiece", limit=64, *, marks=True):
         backend = BACKENDS[kind]()
-        backend.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 0), ("[SEP]", 2)]
-        )
+        if marks:
+            backend.post_processor = processors.TemplateProcessing(
+                single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 0), ("[SEP]", 2)]
+            )
         names = ("cls_token", "pad_token", "sep_token", "unk_token", "mask_token")
         return PreTrainedTokenizerFast(
             tokenizer_object=backend, model_max_length=limit, **dict(zip(names, MARKS, strict=True))
@@ -131,13 +135,13 @@ def make_directory(make_model, tmp_path):
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_through():
-    """Tokenize a text and capture what a model does with it."""
-    from softmap.models.capture import capture
+    """Record a text as its story is told of it: with what is inside each layer."""
+    from softmap.models.record import record_inside
     from softmap.tokens import tokenize
 
     def run(loaded, text, **options):
-        return capture(loaded, tokenize(loaded, text, **options))
+        return record_inside(loaded, tokenize(loaded, text, **options))
 
     return run

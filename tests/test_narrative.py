@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 
 import softmap
+from softmap import masks
+from softmap.language import describe_mask
 from softmap.mechanism import Steps
+from softmap.models.telling import Added
 from softmap.narrative import Grid, Strips, narrate, percent, write
+
+TEXT = "The unbelievable cat sat on a mat."
 
 
 def section(story, name):
@@ -184,9 +189,207 @@ def test_head_chosen_for_a_single_word_says_so(bundled):
 def test_last_section_says_how_closely_the_model_agrees(bundled, example):
     story = softmap.explain("I love learning", bundled, lang="en")
     told = section(story, "agreement").sentences[0]
-    assert f"{story.source.difference:.1e}" in told
+    assert f"the model's own attention function to within {story.source.difference:.1e}" in told
     assert f"all 72 heads, {story.source.shares.difference.max():.1e}" in told
     assert "no model is involved" in section(example, "agreement").sentences[0]
+
+
+# What models do besides
+
+
+@pytest.fixture(scope="module")
+def decoder(make_model):
+    """The story of a causal layer of rotary attention."""
+    return softmap.explain(TEXT, make_model("llama"), layer=1, head=2, lang="en")
+
+
+@pytest.fixture(scope="module")
+def capped(make_model):
+    """The story of a layer with a window of 4 tokens and a soft cap."""
+    sizes = {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 4, "attn_logit_softcapping": 5.0}
+    types = {"layer_types": ["sliding_attention", "full_attention"], "query_pre_attn_scalar": 8}
+    return softmap.explain(TEXT, make_model("gemma2", **sizes, **types), layer=0, head=1, lang="en")
+
+
+@pytest.fixture(scope="module")
+def sinking(make_model):
+    """The story of a layer with a sink, in both languages."""
+    sizes = {"num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1}
+    story = softmap.explain(TEXT, make_model("gpt_oss", **sizes), layer=1, head=0, lang="en")
+    return story, replace(story, language="zh")
+
+
+@pytest.fixture(scope="module")
+def biased(make_model):
+    """The story of a layer that adds a bias for each distance."""
+    return softmap.explain(TEXT, make_model("t5", d_kv=8, d_ff=64), layer=0, head=1, lang="en")
+
+
+@pytest.mark.parametrize(
+    ("mask", "seen"),
+    [
+        (masks.full(), ""),
+        (masks.causal(), "itself and the tokens before it"),
+        (masks.causal() & masks.sliding_window(3), "itself and the 3 tokens before it"),
+        (masks.causal() & masks.sliding_window(9), "itself and the tokens before it"),  # no fewer than there are
+        (masks.sliding_window(3, 2), "itself, the 3 tokens before it and the 2 after it"),
+        (masks.sliding_window(None, 2), "itself, the 9 tokens before it and the 2 after it"),
+        (masks.sliding_window(20, 20), ""),
+        (masks.chunked(4) & masks.causal(), "itself and the tokens before it, within its own chunk of 4 tokens"),
+        (masks.chunked(10), ""),
+        (masks.causal() | masks.prefix(3), "itself and the tokens before it, as well as the first 3 tokens"),
+        (masks.causal() | masks.full(), ""),
+        (masks.documents([0] * 5 + [1] * 5), "the tokens of its own document"),
+        (masks.padding([1] * 9 + [0]), "the tokens that are no padding"),
+        (~masks.causal(), "what the model's own mask shows it, `~causal()`"),
+    ],
+    ids=repr,
+)
+def test_mask_is_said_in_words(mask, seen):
+    assert describe_mask(mask, 10, "en") == seen
+    assert bool(describe_mask(mask, 10, "zh")) == bool(seen)
+
+
+def test_mask_of_a_decoder_is_said_and_shown(decoder):
+    told = section(decoder, "scaled")
+    assert told.title == "Step 2   scaled = scores / √d_k + mask"
+    assert "each token sees itself and the tokens before it" in told.sentences[0]
+    assert told.pictures[0].text(0, 1) == "−∞"
+
+
+def test_most_and_least_similar_keys_are_those_that_are_seen(decoder):
+    told = section(decoder, "scores")
+    assert "of the keys that each token may see" in told.sentences[1]
+    assert told.readings[0].text.startswith("[CLS]'s query meets one key alone, its own (")
+    for i, reading in enumerate(told.readings[1:], start=1):
+        seen = decoder.steps.scores[i, : i + 1]
+        best, worst = decoder.units[seen.argmax()].label, decoder.units[seen.argmin()].label
+        assert f"({write(seen.max(), 'number')})" in reading.text
+        assert f"least to that of {worst if decoder.units[seen.argmin()].special else f'`{worst}`'} (" in reading.text
+        assert ("its own key" in reading.text) == (best == decoder.units[i].label)
+
+
+def test_keys_that_can_not_be_seen_are_not_spoken_of(decoder):
+    readings = [reading.text for reading in section(decoder, "weights").readings]
+    assert readings[0] == "[CLS]: 100% itself."
+    assert not any("other" in text for text in readings[:2])
+    assert section(decoder, "output").readings[0].text == "z([CLS]) comes 100% from itself."
+
+
+def test_query_that_sees_one_other_key_or_none_says_so(example):
+    scaled = example.steps.scaled.copy()
+    scaled[0] = [-np.inf, 11.25, -np.inf]
+    scaled[1] = -np.inf
+    weights = np.array([[0, 1.0, 0], [0, 0, 0], example.steps.weights[2]])
+    steps = replace(example.steps, scaled=scaled, weights=weights, output=weights @ example.steps.v)
+    story = replace(example, steps=steps, row=1)
+    readings = [reading.text for reading in section(story, "scores").readings]
+    assert readings[0] == "`I`'s query meets one key alone, that of `love` (90)."
+    assert readings[1] == "`love` may see no key."
+    assert section(story, "weights").readings[1].text == "`love` may see no key."
+    assert section(story, "output").sentences[1] == "z(`love`) = 0"
+    assert story.unscaled_weights[1].tolist() == [0, 0, 0]
+    assert "−∞" in str(story)
+    story.figure()
+
+
+def test_what_is_more_than_three_matrices_is_not_said_to_be_that(decoder):
+    told = section(decoder, "projection")
+    assert told.title == "q, k and v"
+    assert "with all that the model does to make them" in told.sentences[0]
+    assert not any(
+        "W_" in getattr(picture, "formula", picture.name if isinstance(picture, Grid) else "")
+        for picture in told.pictures
+    )
+
+
+def test_soft_cap_is_in_the_formula_and_said(capped):
+    told = section(capped, "scaled")
+    assert told.title == "Step 2   scaled = softcap(scores / √d_k) + mask"
+    assert "5 · tanh(x / 5), so that none is beyond ±5" in told.sentences[0]
+    assert "itself and the 3 tokens before it" in told.sentences[0]
+    assert "without the scale (and all else as it is) the largest weight" in told.sentences[1]
+    assert np.abs(capped.steps.scaled[np.isfinite(capped.steps.scaled)]).max() <= 5
+
+
+def test_bias_is_in_the_formula_and_said_with_its_range(biased):
+    told = section(biased, "scaled")
+    assert told.title == "Step 2   scaled = scores × scale + bias"
+    added = biased.steps.scaled - biased.steps.scores
+    assert (
+        f"a number for each distance between query and key (here from {added.min():.2f} to {added.max():.2f})"
+        in told.sentences[0]
+    )
+    assert section(biased, "projection").pictures[1].formula.startswith("q = x W_q   ")
+
+
+def test_bias_without_a_rule_is_one_of_pairs(example):
+    added = Added(bias=softmap.biases.dense(np.ones((3, 3))))
+    told = section(replace(example, added=added, unscaled=example.steps.scores + 1), "scaled")
+    assert "a bias is added, a number for each query and key (here from 0.00 to 0.00)" in told.sentences[0]
+
+
+def test_sink_is_said_with_its_logit_and_its_share(sinking):
+    story, chinese = sinking
+    told = section(story, "weights")
+    assert told.title == "Step 3   weights = softmax([scaled, sink]), row by row"
+    assert f"one learned logit ({story.added.sink:.2f} in this head)" in told.sentences[0]
+    assert f"{percent(story.sink_shares.mean())} on average" in told.sentences[0]
+    assert "sums to 1" not in " ".join(told.sentences)
+    for i, reading in enumerate(told.readings):
+        assert reading.text.endswith(f", {percent(story.sink_shares[i])} the sink.")
+    (grid,) = told.pictures
+    sums = story.weights.sum(axis=1)
+    assert [grid.sum_text(i) for i in range(len(sums))] == [f"{total:.2f}" for total in sums]
+    assert sums.min() < 0.95
+    assert all("给汇。" in reading.text for reading in section(chinese, "weights").readings)
+
+
+def test_encoder_decoder_says_which_layers_can_be_told_and_numbers_its_table_by_them(make_model):
+    story = softmap.explain(TEXT, make_model("bart", encoder_layers=2, decoder_layers=1), lang="en")
+    told = section(story, "source")
+    assert "Of its 4 attention layers" in told.sentences[1]
+    assert f": 0, 1. This one is encoder.layers.{story.source.layer}.self_attn" in told.sentences[1]
+    assert told.pictures[0].rows == ("0", "1")
+    numbers = replace(story.source, told=(2, 3), layer=3)
+    table = section(replace(story, source=numbers), "source").pictures[0]
+    assert table.rows == ("2", "3")
+    assert table.mark == (1, story.source.head)
+
+
+def test_text_without_special_tokens_is_told_without_them(make_model, make_tokenizer):
+    loaded = make_model("gpt2", tokenizer=make_tokenizer("byte level", marks=False))
+    story = softmap.explain("I love learning", loaded, lang="en")
+    assert (
+        section(story, "tokens").sentences[0] == f"The model reads {len(story.units)} tokens, none of which is special."
+    )
+    (table,) = section(story, "source").pictures
+    assert "goes to other words" in table.name
+    np.testing.assert_array_equal(table.values, story.source.shares.to_others)
+
+
+def test_agreement_says_at_how_many_tokens_of_a_long_text_it_was_measured(make_model, make_tokenizer):
+    loaded = make_model("llama", tokenizer=make_tokenizer(limit=1200), max_position_embeddings=1200)
+    story = softmap.explain("I love the cat " * 150, loaded, layer=0, head=0, lang="en")
+    assert "in float32, at 16 of 602 tokens)" in section(story, "agreement").sentences[0]
+
+
+def test_agreement_of_a_recording_is_its_layers(bundled):
+    rec = softmap.record("I love learning", bundled)
+    story = softmap.explain(rec, lang="en")
+    (told,) = section(story, "agreement").sentences
+    worst = rec.layers[story.source.layer].difference
+    assert (
+        f"when it was recorded, this layer's output was that of the model's own attention function to within {worst:.1e}"
+        in told
+    )
+
+
+def test_agreement_without_anything_to_compare_with_says_so(bundled):
+    story = softmap.explain("I love learning", bundled, layer=3, head=1, lang="en")
+    story = replace(story, source=replace(story.source, difference=None, compared=0))
+    assert section(story, "agreement").sentences[0].startswith("Agreement: not compared")
+    assert '"difference": null' in story.json()
 
 
 @pytest.mark.parametrize(

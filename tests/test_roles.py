@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import softmap
 from softmap import AttentionMatrix, biases, masks, measures
 from softmap.errors import ParameterError, RecordingError
+from softmap.matrix.lazy import StageView
 from softmap.measures import NEAR
 from softmap.recorded import Origin, OtherLayer, RecordedLayer, RecordedSequence, Recording
 from softmap.roles import SCORES, heads
@@ -27,16 +28,10 @@ SURE = 30.0  # e^30: next to such a logit nothing else has weight
 def text(ids, special=(), pieces=None):
     """Tokens of these ids, some of them special."""
     ids = tuple(map(int, ids))
-    count = len(ids if pieces is None else pieces)
-    return Tokens(
-        text="x" * count,
-        ids=ids,
-        pieces=tuple(f"t{i}" for i in ids) if pieces is None else tuple(pieces),
-        spans=tuple((i, i + 1) for i in range(count)),
-        words=tuple(range(count)),
-        special=tuple(i in special for i in range(count)),
-        unknown=(False,) * count,
-    )
+    pieces = tuple(f"t{i}" for i in ids) if pieces is None else tuple(pieces)
+    count = len(pieces)
+    spans, special = tuple((i, i + 1) for i in range(count)), tuple(i in special for i in range(count))
+    return Tokens("x" * count, ids, pieces, spans, tuple(range(count)), special, (False,) * count)
 
 
 def layer(q, k, mask, *, summary=True, keep=True, **options):
@@ -55,7 +50,7 @@ def layer(q, k, mask, *, summary=True, keep=True, **options):
         v=None,
         mask=mask,
         summary=matrix.summary() if summary is True else summary or None,
-        logsumexp=None,
+        logsumexp=torch.as_tensor(matrix.summary(top=0, cells=0).logsumexp).double() if summary is True else None,
         largest=(largest(q), largest(k)),
         **{"queries_of": "tokens", "keys_of": "tokens"} | options,
         **own,
@@ -143,7 +138,7 @@ def test_induction_counts_the_queries_whose_token_came_before():
     table = heads(recording(attending(looking(PATTERNS["induction"][1])[None], masks.causal()), tokens=text(REPEATED)))
     assert table.layers[0].queries["induction"] == N // 2
     assert table.layers[0].queries["previous"] == N - 1
-    assert table.rows[0].induction == pytest.approx(1, abs=1e-6)
+    assert table.rows[0].induction == pytest.approx(1, abs=1e-5)
 
 
 def test_head_that_does_a_little_of_everything_has_no_name():
@@ -170,7 +165,7 @@ def test_score_names_no_head_where_equal_weights_score_as_much():
 def test_few_queries_name_no_head():
     tokens = text([*range(N - 3), 0, 1, 2])
     head = one_head(looking(lambda i, j: j == i - N + 3), masks.causal(), tokens)
-    assert head.same == pytest.approx(1, abs=1e-6)
+    assert head.same == pytest.approx(1, abs=1e-5)
     assert head.role == "broad"
     tokens = text([*range(N - 4), 0, 1, 2, 3])
     assert one_head(looking(lambda i, j: j == i - N + 4), masks.causal(), tokens).role == "same token"
@@ -286,6 +281,18 @@ def test_scores_are_those_of_loops_over_the_dense_matrix(
             assert got == pytest.approx(expected[name], abs=2e-5, nan_ok=True), name
 
 
+def test_large_scores_are_told_to_the_rounding_of_a_pass():
+    """Each row's logsumexp is in the hundreds, where float32 keeps four decimals of it."""
+    random = np.random.default_rng(5)
+    own = layer(random.normal(size=(2, N, 16)) * 100, random.normal(size=(1, N, 16)), masks.causal())
+    assert own.logsumexp[:, N // 2 :].min() > 100
+    table = heads(recording(own, tokens=text(IDS)))
+    weights = own.matrix.dense().numpy()
+    same = np.tril(IDS[:, None] == IDS, -1)
+    np.testing.assert_allclose(table["previous"][0], weights.diagonal(-1, 1, 2).mean(1), atol=1e-3)
+    np.testing.assert_allclose(table["same"][0], (weights * same).sum((1, 2)) / same.any(1).sum(), atol=1e-3)
+
+
 def test_tokens_without_ids_are_compared_by_their_pieces():
     pieces = [f"p{i % 10}" for i in range(N)]
     by_pieces = one_head(looking(lambda i, j: i % 10 == j % 10), masks.causal(), text([], pieces=pieces))
@@ -299,15 +306,15 @@ def test_nothing_of_the_size_of_all_pairs_is_made_of_a_text_of_one_word():
     n, sizes = 2048, []
     random = torch.Generator().manual_seed(0)
     own = layer(*(torch.randn(4, n, 8, generator=random) for _ in range(2)), masks.causal())
-    take = type(own.matrix).__getitem__
+    take = StageView.__getitem__
 
     def watched(matrix, index):
         tile = take(matrix, index)
-        sizes.append(tile.numel() if isinstance(tile, torch.Tensor) else 0)
+        sizes.append(tile.numel())
         return tile
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(own.matrix), "__getitem__", watched)
+        patch.setattr(StageView, "__getitem__", watched)
         table = heads(recording(own, tokens=text([5] * n)))
     assert 0 < max(sizes) <= 1 << 22
     assert len(sizes) > 8
@@ -401,8 +408,8 @@ def test_each_reason_names_its_layers():
 def test_layers_that_were_picked_out_say_which_they_are():
     layers = [replace(attending(np.zeros((1, N, N)), masks.full()), number=number) for number in (2, 5)]
     table = heads(recording(*layers, tokens=text(IDS, special={0})))
-    assert [row.layer for row in table.rows] == [0, 1]
-    assert table.notes == ("In the model these are layers 2 and 5; in the recording, and here, they count from 0.",)
+    assert [row.layer for row in table.rows] == [2, 5]
+    assert table.notes == ()
 
 
 def test_one_token_has_nothing_to_look_at():

@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from softmap.errors import ParameterError
-from softmap.shares import Shares, check_head, measure_shares
+import softmap
+from softmap import shares as measuring
+from softmap.errors import ParameterError, RecordingError
 from softmap.mechanism import PAGE
-from softmap.models.capture import capture
-from softmap.tokens import tokenize
+from softmap.shares import Shares, check_head, choose, measure_shares, tellable
 from softmap.words import units_of_tokens, units_of_words
 
 TEXT = "The unbelievability of it all [SEP] didn't stop the cat 🙂"
 
 
-def dense_shares(loaded, run, units):
+def dense_shares(loaded, rec, units):
     """The same shares, word by word, from the weights that the model itself returns."""
     found = loaded.model.config._attn_implementation
     loaded.model.set_attn_implementation("eager")
     try:
         with torch.no_grad():
-            attentions = loaded.model(torch.tensor([run.tokens.ids]), output_attentions=True).attentions
+            attentions = loaded.model(torch.tensor([rec.tokens.ids]), output_attentions=True).attentions
     finally:
         loaded.model.set_attn_implementation(found)
     weights = torch.stack(attentions)[:, 0].double().numpy()  # (layers, heads, tokens, tokens)
     words = [unit for unit in units if not unit.special]
-    shares = np.zeros((3, *run.shape))
+    shares = np.zeros((3, *weights.shape[:2]))
     for word in words:
         row = weights[:, :, word.start : word.stop].mean(axis=2)  # (layers, heads, tokens)
         for unit in units:
             kind = 0 if unit.special else 1 if unit == word else 2
             shares[kind] += row[:, :, unit.start : unit.stop].sum(axis=2) / len(words)
     return shares
+
+
+def measured(rec):
+    """The shares of all layers, by words."""
+    return measure_shares(rec.layers, units_of_words(rec.tokens))
 
 
 def shares_of(to_special, to_others, to_neighbour=0.0):
@@ -43,62 +50,102 @@ def shares_of(to_special, to_others, to_neighbour=0.0):
 
 
 @pytest.mark.parametrize("units_of", [units_of_words, units_of_tokens], ids=["words", "tokens"])
-def test_shares_are_those_of_a_plain_dense_computation(bundled, units_of):
-    run = capture(bundled, tokenize(bundled, TEXT))
-    units = units_of(run.tokens)
-    shares = measure_shares(run, units)
-    expected = dense_shares(bundled, run, units)
+def test_shares_are_those_of_a_plain_dense_computation(bundled, run_through, units_of):
+    rec = run_through(bundled, TEXT)
+    units = units_of(rec.tokens)
+    shares = measure_shares(rec.layers, units)
+    expected = dense_shares(bundled, rec, units)
     np.testing.assert_allclose([shares.to_special, shares.to_itself, shares.to_others], expected, rtol=0, atol=1e-6)
     np.testing.assert_allclose(shares.to_special + shares.to_itself + shares.to_others, 1, rtol=0, atol=1e-6)
 
 
-def test_shares_of_a_text_of_several_pages_are_those_of_a_dense_computation(make_model, make_tokenizer):
+@pytest.mark.parametrize("architecture", ["llama", "gpt_oss"])
+def test_shares_of_a_decoder_are_those_of_a_dense_computation(make_model, run_through, architecture):
+    sizes = {"num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1}
+    loaded = make_model(architecture, **sizes)
+    rec = run_through(loaded, "The unbelievable cat sat on a mat.")
+    shares = measured(rec)
+    expected = dense_shares(loaded, rec, units_of_words(rec.tokens))
+    found = np.array([shares.to_special, shares.to_itself, shares.to_others])
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+    has_sinks = architecture == "gpt_oss"
+    assert (found.sum(axis=0).max() < 0.999) == has_sinks  # a sink takes its share of each row
+
+
+def test_shares_of_a_text_of_several_pages_are_those_of_a_dense_computation(make_model, make_tokenizer, run_through):
     tokenizer = make_tokenizer(limit=1200)
     loaded = make_model("roberta", tokenizer=tokenizer, max_position_embeddings=1202)
-    run = capture(loaded, tokenize(loaded, "I love the unbelievable cat on a mat. " * 100))
-    assert len(run.tokens) == 1102 > 2 * PAGE
-    units = units_of_words(run.tokens)
-    shares = measure_shares(run, units)
-    expected = dense_shares(loaded, run, units)
+    rec = run_through(loaded, "I love the unbelievable cat on a mat. " * 100)
+    assert len(rec.tokens) == 1102 > 2 * PAGE
+    shares = measured(rec)
+    expected = dense_shares(loaded, rec, units_of_words(rec.tokens))
     np.testing.assert_allclose([shares.to_special, shares.to_itself, shares.to_others], expected, rtol=0, atol=1e-5)
-    head = run.head(1, 2)
-    assert shares.difference[1, 2] == max(head.difference(steps, rows) for rows, steps in head.strips())
+    layer = rec.layers[1]
+    told = layer.matrix[2][layer.inside.rows] @ layer.v[2]
+    difference = float((told - layer.inside.output[2]).abs().max())
+    assert shares.difference[1, 2] == pytest.approx(difference, abs=1e-7)
 
 
-def test_difference_is_that_of_the_worst_row_in_each_head(bundled):
-    run = capture(bundled, tokenize(bundled, TEXT))
-    shares = measure_shares(run, units_of_words(run.tokens))
+def test_strips_of_any_height_give_the_same_shares(bundled, run_through, monkeypatch):
+    rec = run_through(bundled, TEXT)
+    whole = measured(rec)
+    monkeypatch.setattr(measuring, "PAGE", 3)
+    strips = measured(rec)
+    for name in ("to_special", "to_itself", "to_others", "to_neighbour", "difference"):
+        np.testing.assert_allclose(getattr(strips, name), getattr(whole, name), rtol=0, atol=1e-5)
+
+
+def test_difference_is_that_of_the_worst_row_in_each_head(bundled, run_through):
+    rec = run_through(bundled, TEXT)
+    shares = measured(rec)
     assert 0 < shares.difference.max() <= 5e-6
-    head = run.head(2, 5)
-    assert shares.difference[2, 5] == float((head.steps().output - head.output).abs().max())
+    layer = rec.layers[2]
+    told = layer.matrix[5].dense() @ layer.v[5]
+    assert shares.difference[2, 5] == pytest.approx(float((told - layer.inside.output[5]).abs().max()), abs=1e-8)
 
 
-def test_text_of_one_word_looks_at_no_other_word(bundled):
-    run = capture(bundled, tokenize(bundled, "unbelievability"))
-    shares = measure_shares(run, units_of_words(run.tokens))
+def test_difference_tells_the_head_in_which_the_models_own_output_is_another(bundled, run_through):
+    rec = run_through(bundled, TEXT)
+    layer = rec.layers[4]
+    output = layer.inside.output.clone()
+    output[7, 3] += 0.25
+    changed = replace(layer, inside=layer.inside._replace(output=output))
+    shares = measure_shares([*rec.layers[:4], changed], units_of_words(rec.tokens))
+    assert shares.difference[4, 7] == pytest.approx(0.25, abs=1e-5)
+    assert np.delete(shares.difference.ravel(), 4 * 12 + 7).max() <= 5e-6
+
+
+def test_difference_of_a_recording_is_its_layers_from_when_it_was_recorded(bundled):
+    rec = softmap.record(TEXT, bundled, summary=False)
+    assert all((measured(rec).difference == [[layer.difference] for layer in rec.layers]).all(axis=1))
+    unknown = replace(rec.layers[2], difference=None)
+    assert np.isnan(measure_shares([unknown], units_of_words(rec.tokens)).difference).all()
+
+
+def test_text_of_one_word_looks_at_no_other_word(bundled, run_through):
+    shares = measured(run_through(bundled, "unbelievability"))
     assert not shares.to_others.any()
-    assert shares.best() == np.unravel_index(shares.to_special.argmin(), run.shape)
+    assert shares.best() == np.unravel_index(shares.to_special.argmin(), (6, 12))
     assert shares.best(layer=1) == (1, shares.to_special[1].argmin())
 
 
-def test_best_head_is_the_one_that_looks_most_at_other_words(bundled):
-    run = capture(bundled, tokenize(bundled, "I love learning"))
-    shares = measure_shares(run, units_of_words(run.tokens))
+def test_best_head_is_the_one_that_looks_most_at_other_words(bundled, run_through):
+    shares = measured(run_through(bundled, "I love learning"))
     by_words = np.where(shares.to_neighbour < 0.8, shares.to_others, -1)
     assert (by_words >= 0).any(axis=1).all()
     assert (by_words >= 0).any(axis=0).all()
-    assert shares.best() == np.unravel_index(by_words.argmax(), run.shape)
+    assert shares.best() == np.unravel_index(by_words.argmax(), (6, 12))
     for layer in range(6):
         assert shares.best(layer=layer) == (layer, by_words[layer].argmax())
     for head in range(12):
         assert shares.best(head=head) == (by_words[:, head].argmax(), head)
 
 
-def test_neighbour_is_the_token_before_or_after_whichever_gets_more(bundled):
-    run = capture(bundled, tokenize(bundled, "I love learning"))
-    shares = measure_shares(run, units_of_words(run.tokens))
+def test_neighbour_is_the_token_before_or_after_whichever_gets_more(bundled, run_through):
+    rec = run_through(bundled, "I love learning")
+    shares = measured(rec)
     for layer, head in ((0, 2), (3, 1), (5, 11)):
-        weights = run.head(layer, head).steps().weights
+        weights = rec[layer, head].dense()
         expected = max(float(weights.diagonal(-1).mean()), float(weights.diagonal(1).mean()))
         assert shares.to_neighbour[layer, head] == pytest.approx(expected, abs=1e-6)
 
@@ -131,17 +178,16 @@ def test_best_head_of_one_word_looks_least_at_special_tokens():
     assert shares.best(head=1) == (0, 1)
 
 
-def test_progress_counts_every_head(make_model):
-    loaded = make_model()
-    run = capture(loaded, tokenize(loaded, "the cat sat"))
+def test_progress_counts_heads_a_layer_at_a_time(make_model, run_through):
+    rec = run_through(make_model(), "the cat sat")
     seen = []
-    measure_shares(run, units_of_words(run.tokens), lambda done, total: seen.append((done, total)))
-    assert seen == [(done, 8) for done in range(1, 9)]
+    measure_shares(rec.layers, units_of_words(rec.tokens), lambda done, total: seen.append((done, total)))
+    assert seen == [(4, 8), (8, 8)]
 
 
-@pytest.mark.parametrize(("layer", "head"), [(None, None), (0, None), (None, 11), (5, 11), (0, 0)])
-def test_layer_and_head_the_model_has_are_let_through(bundled, layer, head):
-    check_head(capture(bundled, tokenize(bundled, "cat")), layer, head)
+@pytest.mark.parametrize(("layer", "head"), [(None, None), (0, None), (None, 11), (5, 11), (0, 0), (np.int64(5), 0)])
+def test_layer_and_head_the_model_has_are_let_through(bundled, run_through, layer, head):
+    check_head(run_through(bundled, "cat"), layer, head)
 
 
 @pytest.mark.parametrize(
@@ -149,12 +195,57 @@ def test_layer_and_head_the_model_has_are_let_through(bundled, layer, head):
     [
         (6, None, "layer: expected a number from 0 to 5, got 6. Layers count from 0."),
         (-1, 0, "layer: expected a number from 0 to 5, got -1. Layers count from 0."),
+        (True, 0, "layer: expected a number from 0 to 5, got True. Layers count from 0."),
+        ("3", 0, "layer: expected a number from 0 to 5, got '3'. Layers count from 0."),
         (None, 12, "head: expected a number from 0 to 11, got 12. Heads count from 0."),
         (5, -1, "head: expected a number from 0 to 11, got -1. Heads count from 0."),
         (6, 12, "layer: expected a number from 0 to 5, got 6. Layers count from 0."),
     ],
 )
-def test_layer_or_head_the_model_has_not_is_refused(bundled, layer, head, message):
+def test_layer_or_head_the_model_has_not_is_refused(bundled, run_through, layer, head, message):
     with pytest.raises(ParameterError) as refusal:
-        check_head(capture(bundled, tokenize(bundled, "cat")), layer, head)
+        check_head(run_through(bundled, "cat"), layer, head)
     assert str(refusal.value) == message
+
+
+def test_of_an_encoder_decoder_the_encoder_can_be_told_and_others_are_refused_by_name(make_model, run_through):
+    rec = run_through(make_model("bart", encoder_layers=2, decoder_layers=1), "the cat sat")
+    assert len(rec) == 4
+    assert tellable(rec) == (0, 1)
+    assert choose(rec, units_of_words(rec.tokens)).among == (0, 1)
+    with pytest.raises(ParameterError, match=r"number from 0 to 1, got 3\. That is decoder.*, decoder cross attention"):
+        check_head(rec, 3, 0)
+    with pytest.raises(ParameterError, match=r"got 2\. That is decoder.layers.0.self_attn, decoder self attention"):
+        check_head(rec, 2, None)
+
+
+def test_layers_that_can_be_told_are_listed_where_they_do_not_follow_each_other(bundled, run_through):
+    rec = run_through(bundled, "the cat sat")
+    layers = tuple(replace(layer, queries_of=None) if i in (1, 2) else layer for i, layer in enumerate(rec.layers))
+    rec = replace(rec, sequences=(replace(rec.sequences[0], layers=layers),))
+    assert choose(rec, units_of_words(rec.tokens), layer=4).layer == 4
+    with pytest.raises(ParameterError, match="one of 0, 3, 4, 5, got 1"):
+        check_head(rec, 1, None)
+
+
+def test_layers_of_several_numbers_of_heads_are_refused_unless_both_are_named(make_model, run_through):
+    one, other = run_through(make_model(), "the cat"), run_through(make_model(num_attention_heads=8), "the cat")
+    layers = one.layers + other.layers
+    mixed = replace(one, sequences=(replace(one.sequences[0], layers=layers),))
+    units = units_of_words(one.tokens)
+    with pytest.raises(
+        RecordingError, match=r"expected one number of heads, got 4 and 8\. Name both a layer and a head"
+    ):
+        choose(mixed, units, layer=0)
+    assert choose(mixed, units, layer=2, head=7)[:3] == (2, 7, (0, 1, 2, 3))
+    with pytest.raises(ParameterError, match="head: expected a number from 0 to 3, got 7"):
+        choose(mixed, units, layer=0, head=7)
+
+
+def test_recording_without_a_text_can_not_be_told(bundled):
+    vit = softmap.record("the cat", bundled, summary=False)
+    layers = tuple(replace(layer, queries_of=None, keys_of=None) for layer in vit.layers)
+    with pytest.raises(
+        RecordingError, match="a layer in which the tokens of the text look at each other, got none in Bert"
+    ):
+        tellable(replace(vit, sequences=(replace(vit.sequences[0], layers=layers),)))

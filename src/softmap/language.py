@@ -169,7 +169,7 @@ SENTENCES: dict[str, dict[str, str]] = {
     "mask_documents": {"en": "the tokens of its own document", "zh": "它所在文档的词元"},
     "mask_prefix": {"en": "the first {count} tokens", "zh": "前 {count} 个词元"},
     "mask_padding": {"en": "the tokens that are no padding", "zh": "不是填充的词元"},
-    "mask_other": {"en": "what the model's own mask lets it, {name}", "zh": "模型自己的掩码 {name} 允许的词元"},
+    "mask_other": {"en": "what the model's own mask shows it, {name}", "zh": "模型自己的掩码 {name} 允许的词元"},
     "mask_and": {"en": "{one}, within {other}", "zh": "{one}（且限于{other}）"},
     "mask_or": {"en": "{one}, as well as {other}", "zh": "{one}，以及{other}"},
     "gradient": {
@@ -367,7 +367,7 @@ def _describe_window(left: int | None, right: int | None, tokens: int, language:
 def _describe_part(mask: Mask, tokens: int, language: str) -> str:
     from softmap.masks import base, kinds
 
-    if isinstance(mask, kinds.Full):
+    if isinstance(mask, kinds.Full) or (isinstance(mask, kinds.Chunked) and mask.size >= tokens):
         return ""
     if isinstance(mask, base.Or):
         one, other = (describe_mask(side, tokens, language) for side in (mask.one, mask.other))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
     from softmap.masks import Mask
-    from softmap.matrix import AttentionMatrix, Summary
+    from softmap.matrix import Summary
     from softmap.recorded import RecordedLayer
     from softmap.tokens import Tokens
 
@@ -93,6 +93,28 @@ class Sight:
         return Score(totals / count, float((number[able] / np.maximum(self.count[able], 1)).mean()), count)
 
 
+class _Weights:
+    """Single weights of a layer, to the rounding of a sweep.
+
+    exp(scaled − logsumexp) with the sweep's logsumexp, whatever its size: the matrix itself would first go through all
+    keys of each row whose scores are large, for weights that sum to 1 to the last digit.
+    """
+
+    def __init__(self, layer: RecordedLayer) -> None:
+        found = layer.logsumexp
+        if found is None:
+            nothing = {"entropy": False, "distance": False, "received": False}
+            found = layer.matrix.summary(top=0, cells=None, **nothing).logsumexp
+        self.shape, self.scaled = layer.shape, layer.matrix.scaled
+        self.logsumexp = found.masked_fill(found == -torch.inf, 0).cpu()  # of a row that sees nothing: exp(−∞ − 0) = 0
+
+    def at(self, query: Int[Numbers, "*shape"], key: Int[Numbers, "*shape"]) -> Float[torch.Tensor, "*places"]:
+        """The weights at places, (heads, *shape): arrays of indices that broadcast."""
+        scaled: torch.Tensor = self.scaled[:, query, key].cpu()
+        logsumexp = self.logsumexp[:, torch.from_numpy(query)].to(scaled.dtype)
+        return scaled.sub_(logsumexp.expand(scaled.shape)).exp_()
+
+
 def measure(layer: RecordedLayer, keys: Tokens | None) -> tuple[dict[str, Score], list[str]]:
     """The scores that a layer has, by name, and why it lacks others.
 
@@ -110,9 +132,10 @@ def measure(layer: RecordedLayer, keys: Tokens | None) -> tuple[dict[str, Score]
     elif layer.q is None or layer.k is None:
         missing.append(f"q and k were not kept: no {OF_PLACES}")
     else:
-        scores |= _of_neighbours(layer.matrix, sight)
+        weights = _Weights(layer)
+        scores |= _of_neighbours(weights, sight)
         if keys is not None:
-            scores |= _of_repeats(layer.matrix, sight, keys)
+            scores |= _of_repeats(weights, sight, keys)
     if keys is None:
         why = "keys are no tokens of a text" if layer.keys_of is None else "the text is not in the recording"
         missing.append(f"{why}: no special, same, induction")
@@ -184,55 +207,57 @@ def _of_sinks(
     return scores
 
 
-def _of_neighbours(matrix: AttentionMatrix, sight: Sight) -> dict[str, Score]:
+def _of_neighbours(weights: _Weights, sight: Sight) -> dict[str, Score]:
     """The diagonals: what lies at each distance up to `NEAR`."""
-    tokens = np.arange(matrix.queries)
-    found = {offset: _diagonal(matrix, sight, offset) for offset in range(-NEAR, NEAR + 1)}
+    heads, queries, _ = weights.shape
+    tokens = np.arange(queries)
+    found = {offset: _diagonal(weights, sight, offset) for offset in range(-NEAR, NEAR + 1)}
     near: Numbers = np.sum([totals for totals, _ in found.values()], axis=0)
     around = np.minimum(tokens, NEAR) + 1 + np.minimum(tokens[::-1], NEAR)
     able = sight.count > 0
     count = int(able.sum())
-    values = near / count if count else np.full(matrix.heads, np.nan)
+    values = near / count if count else np.full(heads, np.nan)
     # a window leaves nothing but near keys, and a head that looks there is local all the same: hence all of the text
-    uniform = float(around[able].mean() / len(tokens)) if count else np.nan
+    uniform = float(around[able].mean() / queries) if count else np.nan
     names = {"previous": -1, "itself": 0, "next": 1}
     return {name: sight.score(*found[at]) for name, at in names.items()} | {"near": Score(values, uniform, count)}
 
 
 def _diagonal(
-    matrix: AttentionMatrix, sight: Sight, offset: int
+    weights: _Weights, sight: Sight, offset: int
 ) -> tuple[Float[Numbers, " heads"], Int[Numbers, " queries"]]:
     """The sum of the weights at (i, i + offset), and which queries may see that key."""
-    tokens = np.arange(matrix.queries)
-    rows = tokens[(tokens + offset >= 0) & (tokens + offset < matrix.keys)]
-    number = np.zeros(len(tokens), dtype=np.int64)
+    heads, queries, keys = weights.shape
+    rows = np.arange(max(0, -offset), min(queries, keys - offset))
+    number = np.zeros(queries, dtype=np.int64)
     number[rows] = sight.of(rows, rows + offset)
     if not number.any():
-        return np.zeros(matrix.heads), number
-    return _numbers(matrix.diagonal(offset)).sum(1), number
+        return np.zeros(heads), number
+    return _numbers(weights.at(rows, rows + offset)).sum(1), number
 
 
-def _of_repeats(matrix: AttentionMatrix, sight: Sight, tokens: Tokens) -> dict[str, Score]:
+def _of_repeats(weights: _Weights, sight: Sight, tokens: Tokens) -> dict[str, Score]:
     """What lies on other occurrences of a token, and on the tokens after its earlier ones; special tokens do not count.
 
     Equal tokens are put next to each other, and taken as tiles: a strip of rows with all occurrences of the tokens in it.
     So the work is that of the pairs of equal tokens, and a tile is the most that is held.
     """
+    heads, queries, keys = weights.shape
     special = np.array(tokens.special)
     _, token, count = np.unique(tokens.ids or tokens.pieces, return_inverse=True, return_counts=True)
     order = np.argsort(token, kind="stable")
     order = order[(count[token[order]] > 1) & ~special[order]]
-    totals, numbers = np.zeros((2, matrix.heads)), np.zeros((2, matrix.queries), dtype=np.int64)
-    for rows, occurrences in _strips(token[order], matrix.heads):
+    totals, numbers = np.zeros((2, heads)), np.zeros((2, queries), dtype=np.int64)
+    for rows, occurrences in _strips(token[order], heads):
         row = order[rows, None]
         for kind, after in enumerate((0, 1)):
             key = order[occurrences] + after
-            key = key[key < matrix.keys]
+            key = key[key < keys]
             key = key[~special[key]]
             wanted = (token[key - after] == token[row]) & sight.of(row, key)
             wanted &= key < row if after else key != row
             numbers[kind, row[:, 0]] = wanted.sum(1)
-            totals[kind] += _sum_of(matrix, row[:, 0], key, wanted)
+            totals[kind] += _sum_of(weights, row[:, 0], key, wanted)
     return {name: sight.score(totals[kind], numbers[kind]) for kind, name in enumerate(("same", "induction"))}
 
 
@@ -249,15 +274,15 @@ def _strips(token: Int[Numbers, " n"], heads: int) -> Iterator[tuple[slice, slic
 
 
 def _sum_of(
-    matrix: AttentionMatrix, row: Int[Numbers, " rows"], key: Int[Numbers, " keys"], wanted: Bool[Numbers, "rows keys"]
+    weights: _Weights, row: Int[Numbers, " rows"], key: Int[Numbers, " keys"], wanted: Bool[Numbers, "rows keys"]
 ) -> Float[Numbers, " heads"]:
     """The sum of those weights of a tile that are wanted."""
     rows, keys = wanted.any(1), wanted.any(0)
     if not rows.any():
-        return np.zeros(matrix.heads)
-    tile = np.ix_(rows, keys)
-    weights: torch.Tensor = matrix[:, row[rows, None], key[keys]].cpu()
-    total: Numbers = weights.masked_fill_(torch.from_numpy(~wanted[tile]), 0).sum((1, 2), dtype=torch.float64).numpy()
+        return np.zeros(weights.shape[0])
+    found = weights.at(row[rows, None], key[keys])
+    hidden = torch.from_numpy(~wanted[np.ix_(rows, keys)])
+    total: Numbers = found.masked_fill_(hidden, 0).sum((1, 2), dtype=torch.float64).numpy()
     return total
 
 

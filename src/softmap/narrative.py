@@ -380,8 +380,8 @@ def _read_change(language: str, without: float, with_scale: float) -> str:
 def _weights(story: Story) -> Section:
     language = story.language
     sink = "" if story.added.sink is None else "_sink"
-    of_sink = percent(float(1 - story.steps.weights.sum(axis=1).mean()))
-    sentences = [say(language, f"weights{sink}", logit=f"{story.added.sink or 0:.2f}", share=of_sink)]
+    mean = percent(float(story.sink_shares.mean()))
+    sentences = [say(language, f"weights{sink}", logit=f"{story.added.sink or 0:.2f}", share=mean)]
     if story.merges_pieces:
         sentences.append(say(language, "merged"))
     for offset, share in story.neighbour_shares.items():
@@ -440,17 +440,15 @@ def _read_shares(story: Story, shares: Float[Numbers, "rows words"], sentence: s
     readings = []
     for i, word in enumerate(story.shown_words):
         query = quote(story.words, word)
-        listed = _list_shares(story, shares[i], story.visible[i], word, share)
+        listed = _list_shares(story, shares[i], i, word, share)
         said = say(story.language, sentence if listed else "sees_nothing", query=query, shares=listed)
         readings.append(Reading(i, said))
     return tuple(readings)
 
 
-def _list_shares(
-    story: Story, row: Float[Numbers, " words"], visible: Bool[Numbers, " words"], word: int, share: str
-) -> str:
+def _list_shares(story: Story, row: Float[Numbers, " words"], i: int, word: int, share: str) -> str:
     language = story.language
-    named, others = _worth_naming(row, visible)
+    named, others = _worth_naming(row, story.visible[i])
     parts = [
         say(language, f"{share}_itself", percent=percent(float(row[j])))
         if j == word
@@ -461,7 +459,7 @@ def _list_shares(
         rest = percent(float(np.delete(row, named).sum()))
         parts.append(say(language, f"{share}_rest", percent=rest, count=others))
     if share == "share" and story.added.sink is not None:
-        parts.append(say(language, "share_sink", percent=percent(float(1 - row.sum()))))
+        parts.append(say(language, "share_sink", percent=percent(float(story.sink_shares[i]))))
     return ("，" if language == "zh" else ", ").join(parts)
 
 

@@ -228,12 +228,13 @@ def heads(rec: Recording, progress: Callable[[int, int], None] = lambda done, to
         (0, 2, 'previous token')
     """
     layers, reasons = [], dict[str, list[int]]()
-    for number, layer in enumerate(rec.layers):
+    for place, layer in enumerate(rec.layers):
+        number = place if layer.number is None else layer.number
         scores, missing = measure(layer, None if layer.keys_of is None else getattr(rec, layer.keys_of))
         layers.append(_named(number, layer, scores))
         for reason in missing:
             reasons.setdefault(reason, []).append(number)
-        progress(number + 1, len(rec.layers))
+        progress(place + 1, len(rec.layers))
     read = next((text for text in (rec.tokens, rec.target) if text is not None), None)
     return HeadTable(rec.origin.model, None if read is None else len(read), tuple(layers), _notes(rec, reasons))
 
@@ -277,9 +278,6 @@ def _notes(rec: Recording, reasons: Mapping[str, list[int]]) -> tuple[str, ...]:
     for reason, numbers in reasons.items():
         groups.setdefault(tuple(numbers), []).append(reason)
     notes = [f"{_which(numbers, len(rec.layers))}: {'; '.join(why)}." for numbers, why in groups.items()]
-    numbers = [place if layer.number is None else layer.number for place, layer in enumerate(rec.layers)]
-    if numbers != list(range(len(numbers))):
-        notes.append(f"In the model these are layers {_list(numbers)}; in the recording, and here, they count from 0.")
     for why in dict.fromkeys(other.why for other in rec.others):
         names = [other.name for other in rec.others if other.why == why]
         count = f"{len(names)} layer{'s' * (len(names) > 1)}"

@@ -76,17 +76,12 @@ class Choice(NamedTuple):
         head: its number, counted from 0.
         among: the numbers of the layers that can be told: the rows of `shares`.
         shares: where the words look in every head; None where layer and head were both asked for.
-        difference: how far its output is from that of the model's own attention function; None without one.
-        compared: at how many tokens it was compared; None where `difference` is the whole layer's, from when it was
-            recorded.
     """
 
     layer: int
     head: int
     among: tuple[int, ...]
     shares: Shares | None
-    difference: float | None
-    compared: int | None
 
 
 def choose(
@@ -111,14 +106,11 @@ def choose(
     """
     check_head(recording, layer, head)
     among = tellable(recording)
-    if layer is None or head is None:
-        shares = measure_shares([recording.layers[i] for i in among], units, progress)
-        row, head = shares.best(None if layer is None else among.index(layer), head)
-        layer, difference = among[row], float(shares.difference[row, head])
-        chosen = recording.layers[layer]
-        return Choice(layer, head, among, shares, None if np.isnan(difference) else difference, _compared(chosen))
-    chosen = recording.layers[layer]
-    return Choice(int(layer), int(head), among, None, measure_difference(chosen, int(head)), _compared(chosen))
+    if layer is not None and head is not None:
+        return Choice(int(layer), int(head), among, None)
+    shares = measure_shares([recording.layers[i] for i in among], units, progress)
+    row, head = shares.best(None if layer is None else among.index(layer), head)
+    return Choice(among[row], head, among, shares)
 
 
 def measure_shares(
@@ -145,19 +137,6 @@ def measure_shares(
         measured.append(_measure(layer, units))
         progress(number * layer.heads, len(layers) * layer.heads)
     return Shares(*np.stack(measured, axis=1))
-
-
-def measure_difference(layer: RecordedLayer, head: int) -> float | None:
-    """How far a head's output as computed here is from that of the model's own attention function; None without one.
-
-    Of a recording that kept no such output it is the whole layer's difference, from when it was recorded.
-    """
-    inside, v = layer.inside, layer.v
-    if inside is None or inside.rows is None or inside.output is None or v is None:
-        return layer.difference
-    weights = layer.matrix[head : head + 1, inside.rows]  # (1, rows, keys)
-    own_keys = head // (layer.heads // len(v))
-    return float(_differences(weights, v[own_keys : own_keys + 1], inside.output[head : head + 1])[0])
 
 
 def tellable(recording: Recording) -> tuple[int, ...]:
@@ -187,19 +166,12 @@ def check_head(recording: Recording, layer: int | None, head: int | None) -> Non
     """
     told = tellable(recording)
     hint = "Layers count from 0."
-    if layer in range(len(recording.layers)):
-        found = recording.layers[int(layer or 0)]
+    if layer is not None and layer not in told and layer in range(len(recording.layers)):
+        found = recording.layers[layer]
         hint = f"That is {found.path}, {found.part} {found.kind} attention: not of the text's tokens to each other."
     _check_number("layer", layer, told, hint)
     heads = max(recording.layers[i].heads for i in (told if layer is None else [layer]))
     _check_number("head", head, range(heads), "Heads count from 0.")
-
-
-def _compared(layer: RecordedLayer) -> int | None:
-    """At how many tokens the output was compared, as in `Choice`."""
-    if layer.difference is None:
-        return 0
-    return None if layer.inside is None or layer.inside.rows is None else len(layer.inside.rows)
 
 
 def _check_number(name: str, wanted: Any, numbers: Sequence[int], hint: str) -> None:
@@ -235,7 +207,9 @@ def _measure(layer: RecordedLayer, units: tuple[Unit, ...]) -> Float[Numbers, "5
     return np.stack([*sums.T, neighbours.max(axis=0) / max(1, tokens - 1), difference])
 
 
-def _difference(layer: RecordedLayer, rows: slice, weights: Float[Tensor, "heads rows keys"]) -> Float[Numbers, " heads"]:
+def _difference(
+    layer: RecordedLayer, rows: slice, weights: Float[Tensor, "heads rows keys"]
+) -> Float[Numbers, " heads"]:
     """How far the output at these rows is from the model's own, 0 where none of them was compared."""
     inside, v = layer.inside, layer.v
     if inside is None or inside.rows is None or inside.output is None or v is None:

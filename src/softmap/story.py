@@ -19,7 +19,7 @@ from softmap import words as wording
 from softmap.errors import ParameterError, RecordingError, RowError, TextError
 from softmap.language import choose_language
 from softmap.mechanism import PAGE, Steps, self_attention
-from softmap.models.telling import Added, added_by, steps_of
+from softmap.models.telling import Added, added_by, compare, steps_of
 from softmap.shares import choose
 from softmap.tokens import Tokens, tokenize
 from softmap.worked_example import Example
@@ -134,6 +134,14 @@ class Story:
     def visible(self) -> Bool[Numbers, "shown_words words"]:
         """Whether a word (any token of it) may see another (any token of it)."""
         return self._by_words(np.isfinite(self.steps.scaled).astype(float)) > 0
+
+    @cached_property
+    def sink_shares(self) -> Float[Numbers, " shown_words"]:
+        """What a sink takes of each word's row, the mean over its tokens; 0 without one."""
+        taken = _softmax(self.steps.scaled, self.added.sink)[1][:, None]  # (queries, 1)
+        rows = tuple(self.words[i] for i in self.shown_words)
+        shares: Numbers = wording.attention_from(taken, rows, self.queries.start)[:, 0]
+        return shares
 
     @cached_property
     def norms(self) -> Float[Numbers, "shown_words words"] | None:
@@ -334,7 +342,7 @@ def explain(
         row=chosen,
         steps=steps,
         queries=queries,
-        source=_source_of(recording, choice, (layer, head)),
+        source=_source_of(recording, choice, _chosen_from(layer, head), compare(told, choice.head, steps)),
         biases=None if told.inside is None or told.inside.x is None else told.inside.biases,
         language=language,
         added=added_by(told, choice.head),
@@ -374,7 +382,12 @@ def _softmax(
     return exponentials / total, (of_sink / total)[:, 0]
 
 
-def _source_of(recording: Recording, choice: Choice, asked: tuple[int | None, int | None]) -> Source:
+def _source_of(
+    recording: Recording,
+    choice: Choice,
+    chosen_from: Literal["all", "layer", "head"] | None,
+    compared: tuple[float | None, int | None],
+) -> Source:
     told, origin = recording.layers[choice.layer], recording.origin
     return Source(
         model=origin.model,
@@ -388,10 +401,10 @@ def _source_of(recording: Recording, choice: Choice, asked: tuple[int | None, in
         path=told.path,
         number=choice.layer if told.number is None else told.number,
         head=choice.head,
-        chosen_from=_chosen_from(*asked),
+        chosen_from=chosen_from,
         shares=choice.shares,
-        difference=choice.difference,
-        compared=choice.compared,
+        difference=compared[0],
+        compared=compared[1],
         missing=recording.partial,
     )
 

@@ -142,9 +142,11 @@ def test_chunks_of_a_padded_batch_are_trimmed(make_decoder):
 
 
 def test_two_texts_in_one_recording_are_refused(llama):
-    with pytest.raises(ModelError, match="continue at 5"), softmap.recording(llama):
+    with softmap.recording(llama) as rec:
         llama(input_ids=ids_of(5), use_cache=False)
-        llama(input_ids=ids_of(5), use_cache=False)
+        with pytest.raises(ModelError, match="continue at 5"):
+            llama(input_ids=ids_of(5), use_cache=False)
+    assert rec.layers[0].shape == (4, 5, 5)
 
 
 def test_padded_batch_is_trimmed_on_either_side(llama):
@@ -186,7 +188,7 @@ def test_chosen_layers_keep_their_numbers(llama):
     assert len(rec) == 1
     assert_same_weights(rec, eager(llama, input_ids=ids_of(7)).attentions[1:])
     torch.testing.assert_close(rec[1].dense(), rec.layers[0].matrix.dense())
-    with pytest.raises(ParameterError, match="layer.*1.*got 0"):
+    with pytest.raises(ParameterError, match=r"kept, 1, got 0"):
         rec[0]
     with pytest.raises(ParameterError, match="numbers from 0 to 1"):
         softmap.record(ids_of(7), llama, layers=[5])

@@ -171,7 +171,7 @@ def test_manifest_that_says_anything_else_is_refused_or_means_what_it_says(folde
     chance, refused, opened = random.Random(0), 0, 0
     try:
         for place in places(content):
-            for odd in (..., *chance.sample(ODD, 3)):
+            for odd in (..., *chance.sample(ODD, 2)):
                 if odd == -1e400:
                     text = manifest.text_of(changed(content, place, 0.0)).replace(b"0.0", b"NaN", 1)
                     path.write_bytes(text)
@@ -186,7 +186,7 @@ def test_manifest_that_says_anything_else_is_refused_or_means_what_it_says(folde
                 use(found)
     finally:
         path.write_bytes(whole)
-    assert refused > 1000
+    assert refused > 800
     assert opened > 10
 
 

@@ -8,7 +8,6 @@ import resource
 import shutil
 import tempfile
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,6 @@ from builders import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
 from safetensors.torch import load_file
 
 from softmap import biases, masks
@@ -35,13 +33,6 @@ from softmap.recorded.storage import Writer, load
 from softmap.tokens import Tokens
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=12)
-
-
-@pytest.fixture(scope="module")
-def schema():
-    schema = json.loads(files("softmap").joinpath("data").joinpath("recording.schema.json").read_text(encoding="utf-8"))
-    Draft202012Validator.check_schema(schema)
-    return Draft202012Validator(schema)
 
 
 @pytest.fixture
@@ -473,13 +464,3 @@ def test_file_whose_header_names_other_arrays_is_refused_without_its_checksum(fo
 def test_verify_is_true_false_or_none(folder):
     with pytest.raises(ParameterError, match="verify: expected True, False or None, got 'yes'"):
         load(folder, verify="yes")
-
-
-# The schema
-
-
-def test_schema_refuses_a_name_it_does_not_know(schema, folder):
-    content = content_of(folder)
-    schema.validate(content)
-    content["layers"][0]["sequences"][0]["temperature"] = 1.0
-    assert not schema.is_valid(content)

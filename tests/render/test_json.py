@@ -32,6 +32,35 @@ def test_every_kind_of_story_follows_the_schema(schema, story, bundled):
         schema.validate(json.loads(told.json()))
 
 
+@pytest.mark.parametrize(
+    ("architecture", "changes", "added"),
+    [
+        ("llama", {}, {"mask": "causal(offset=0)"}),
+        ("t5", {"d_kv": 8, "d_ff": 64}, {"bias": "relative(4 heads, 21 distances, offset=0)"}),
+        ("gpt_oss", {"num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1}, None),
+        ("bart", {"encoder_layers": 2, "decoder_layers": 1}, {}),
+    ],
+)
+def test_story_of_any_model_follows_the_schema(schema, make_model, architecture, changes, added):
+    story = softmap.explain("The unbelievable cat sat on it.", make_model(architecture, **changes), lang="en")
+    data = json.loads(story.json())
+    schema.validate(data)
+    nothing = dict.fromkeys(("softcap", "bias", "mask", "sink"))
+    assert data["added"] == nothing | (
+        added if added is not None else {"mask": "causal(offset=0)", "sink": story.added.sink}
+    )
+    assert len(data["source"]["shares"]["to_others"]) == len(data["source"]["told"])
+
+
+def test_story_of_a_recording_follows_the_schema(schema, bundled):
+    rec = softmap.record("The embeddings disagreed.", bundled, layers=[1, 4], keep_values=False)
+    data = json.loads(softmap.explain(rec, lang="en").json())
+    schema.validate(data)
+    assert (data["steps"]["x"], data["steps"]["v"], data["by_word"]["norms"]) == (None, None, None)
+    assert data["source"]["number"] == [1, 4][data["source"]["layer"]]
+    assert data["source"]["compared"] is None
+
+
 def test_schema_refuses_a_name_it_does_not_know(schema, story):
     data = json.loads(story.json())
     data["steps"]["logits"] = data["steps"].pop("scores")

@@ -68,10 +68,12 @@ def explain(
     with status() as say_status:
         if recording is not None:
             given = {"TEXT": text is not None, "--file": file, "--example": example, "--model": model is not None}
-            told = _tell_recording(recording, given | {"--revision": revision is not None}, options, say_status)
+            given |= {"--revision": revision is not None, "--trust-remote-code": trust_remote_code}
+            told = _tell_recording(recording, given, options, say_status)
         elif example:
-            given = {"TEXT": text is not None, "--file": file, "--model": model is not None, "--revision": revision}
-            told = _tell_example({**given, "--trust-remote-code": trust_remote_code}, options)
+            given = {"TEXT": text is not None, "--file": file, "--model": model is not None}
+            given |= {"--revision": revision is not None, "--trust-remote-code": trust_remote_code}
+            told = _tell_example(given, options)
         else:
             told = _tell(_read_text(text, file), model, revision, trust_remote_code, options, say_status)
         for kind, path in files.items():

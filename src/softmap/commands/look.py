@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from softmap.commands.common import BATCH, JSON, PARTIAL, RECORDING, open_recording, print_page
+
+if TYPE_CHECKING:
+    from softmap.recorded import Recording
 
 
 @click.command()
@@ -53,4 +57,12 @@ def top(
     if as_json:
         click.echo(json.dumps({"row": row, "top": [each._asdict() for each in found]}, ensure_ascii=False, indent=2))
     else:
-        print_page(TopPage(row, found))
+        print_page(TopPage(_name(recording, where), found))
+
+
+def _name(recording: Recording, where: str | int) -> str:
+    """What looks, as it is shown: a word, or a token with its number."""
+    tokens = recording.tokens
+    if isinstance(where, str) or tokens is None or where >= len(tokens):
+        return str(where)
+    return f"{tokens.text[slice(*tokens.spans[where])].strip() or tokens.pieces[where]} (:{where})"

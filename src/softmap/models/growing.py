@@ -16,7 +16,7 @@ from softmap.errors import ModelError
 from softmap.kernels.contract import Problem
 from softmap.masks.stacked import Run, Stacked
 from softmap.models.attending import Piece, bias_of, table_by_distance
-from softmap.models.masking import both, join, looks_back
+from softmap.models.masking import both, join, mentions_causal
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -153,9 +153,10 @@ class Growing:
         return sum(len(block.pieces) for block in self.blocks)
 
     @property
-    def looks_back(self) -> bool:
-        """Whether no query sees a later key: a decoder's way."""
-        return all(looks_back(piece.rule) for block in self.blocks for piece in block.pieces)
+    def is_decoders(self) -> bool:
+        """Whether it is a decoder's, by what its module says of itself, or by its mask."""
+        pieces = [piece for block in self.blocks for piece in block.pieces]
+        return bool(getattr(self.module, "is_causal", False)) or all(mentions_causal(piece.rule) for piece in pieces)
 
     def problem(self) -> Problem:
         """The matrix of all calls."""

@@ -206,7 +206,12 @@ def _without_attention(paths: dict[nn.Module, str], near: set[nn.Module]) -> lis
 
 
 def _mixes(module: nn.Module) -> bool:
-    return not type(module).__module__.startswith("torch.") and bool(LINEAR.search(type(module).__name__))
+    """Whether it mixes tokens, as its name tells; norms of such models bear it too."""
+    return (
+        not type(module).__name__.endswith("Norm")
+        and not type(module).__module__.startswith("torch.")
+        and bool(LINEAR.search(type(module).__name__))
+    )
 
 
 def _before(recorder: Recorder) -> Any:

@@ -206,6 +206,15 @@ def looks_back(rule: Rule) -> bool:
     return _has_causal(rule.name)
 
 
+def mentions_causal(rule: Rule) -> bool:
+    """Whether a rule has a causal part: a decoder's, though it may see some keys ahead, as of a picture."""
+    return any(part == "causal" for part in _flat(rule.name))
+
+
+def _flat(name: tuple[Any, ...]) -> list[Any]:
+    return [part for each in name for part in (_flat(each) if isinstance(each, tuple) else [each])]
+
+
 def _has_causal(name: tuple[Any, ...]) -> bool:
     return name[0] == "causal" or (name[0] == "and" and any(_has_causal(part) for part in name[1:]))
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from softmap.models.growing import Growing
     from softmap.recorded.layer import Text
+    from softmap.recorded.storage import Writer
 
 STATISTICS = ("top", "cells", "entropy", "distance", "received")
 DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
@@ -82,23 +83,19 @@ def record(
     tokens, inputs = _read_inputs(text_or_inputs, loaded, truncate)
     size = _read_chunk(chunk, loaded, inputs)
     with contextlib.ExitStack() as stack:
-        writer = None
-        if out is not None:
-            from softmap.recorded.storage import Writer
+        session = _Session(loaded, keeping, tokens, progress)
+        if out is None:
+            return _record(session, inputs, size)
+        from softmap.recorded.storage import Writer
 
-            writer = stack.enter_context(Writer(out))
-        session = _Session(loaded, keeping, tokens, writer if size is None else None, progress)
+        writer = stack.enter_context(Writer(out, session.origin()))
+        if size is None:
+            session.writer = writer
         recording = _record(session, inputs, size)
-        if writer is None:
-            return recording
         if size is not None:
             for i in range(len(recording.sequences[0].layers)):
                 writer.add([sequence.layers[i] for sequence in recording.sequences])
-        writer.finish(recording.origin, recording.sequences, recording.others)
-    from softmap.recorded.storage import load as open_recording
-
-    assert out is not None
-    return open_recording(out, verify=False)  # what was written just now
+        return writer.finish(recording.origin, recording.sequences, recording.others)
 
 
 def record_inside(loaded: LoadedModel, tokens: Tokens) -> Recording:
@@ -110,7 +107,7 @@ def record_inside(loaded: LoadedModel, tokens: Tokens) -> Recording:
         ModelError: as `record`.
     """
     with quiet_transformers():
-        session = _Session(loaded, Keeping(statistics=None, inside=True), tokens, None, lambda done, total: None)
+        session = _Session(loaded, Keeping(statistics=None, inside=True), tokens, lambda done, total: None)
         return _record(session, _inputs_of(tokens, loaded), None)
 
 
@@ -184,7 +181,7 @@ def recording(
     loaded = read_model(model)
     if tokenizer is not None:
         loaded = replace(loaded, tokenizer=tokenizer)
-    live, session = LiveRecording(), _Session(loaded, keeping, None, None, lambda done, total: None)
+    live, session = LiveRecording(), _Session(loaded, keeping, None, lambda done, total: None)
     with session.open():
         yield live
     live._recording = session.recording()
@@ -198,11 +195,11 @@ class _Session:
         loaded: LoadedModel,
         keeping: Keeping,
         tokens: Tokens | None,
-        writer: Any,
         progress: Callable[[int, int], None],
     ) -> None:
         model = loaded.model
-        self.loaded, self.given, self.writer, self.progress = loaded, tokens, writer, progress
+        self.loaded, self.given, self.progress = loaded, tokens, progress
+        self.writer: Writer | None = None  # what each layer is handed to as soon as it is complete
         self.others = find_others(model, loaded.name)
         self.encoder_decoder = bool(model.config.is_encoder_decoder)
         paths = {module: path for path, module in model.named_modules()}
@@ -235,7 +232,7 @@ class _Session:
             )
             for item in range(batch)
         )
-        return Recording(self._origin(), sequences, self.others)
+        return Recording(self.origin(), sequences, self.others)
 
     def _settled(self, number: int, layers: list[Growing]) -> None:
         """A layer is complete for this run of the model; where it is written at once it leaves memory."""
@@ -272,8 +269,7 @@ class _Session:
     def _part(self, growing: Growing, cross: bool) -> Any:
         if self.encoder_decoder:
             return "decoder" if "decoder" in growing.path.lower() else "encoder"
-        causal = getattr(growing.module, "is_causal", None)
-        return "decoder" if (causal if isinstance(causal, bool) else cross or growing.looks_back) else "encoder"
+        return "decoder" if cross or growing.is_decoders else "encoder"
 
     def _count(self, side: Text, item: int) -> int | None:
         """How many real tokens a text has so far."""
@@ -312,7 +308,7 @@ class _Session:
                 "layers", expected, ", ".join(map(str, missing)), "Layers count in the order they run."
             )
 
-    def _origin(self) -> Origin:
+    def origin(self) -> Origin:
         model, kept = self.loaded.model, self.recorder.keeping.dtype
         dtype = str(model.dtype).removeprefix("torch.")
         packages = {"softmap": __version__, "torch": torch.__version__, "transformers": version("transformers")}
@@ -415,8 +411,10 @@ def _inputs_of(tokens: Tokens, loaded: LoadedModel) -> dict[str, Any]:
     ids = torch.tensor([tokens.ids], device=loaded.model.device)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if loaded.model.config.is_encoder_decoder:
-        start = loaded.model.config.decoder_start_token_id
+        start = getattr(loaded.model.config, "decoder_start_token_id", None)
         inputs["decoder_input_ids"] = torch.tensor([[0 if start is None else start]], device=loaded.model.device)
+        if "decoder_attention_mask" in inspect.signature(loaded.model.forward).parameters:  # it may start with padding
+            inputs["decoder_attention_mask"] = torch.ones_like(inputs["decoder_input_ids"])
     return inputs
 
 

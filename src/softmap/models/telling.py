@@ -68,6 +68,23 @@ def steps_of(layer: RecordedLayer, head: int, queries: range) -> tuple[Steps, Fl
     return steps, wide(replace(layer, scale=1.0, logsumexp=None).matrix[head].scaled[rows])
 
 
+def compare(layer: RecordedLayer, head: int, steps: Steps) -> tuple[float | None, int | None]:
+    """How far a head's output is from that of the model's own attention function, and at how many tokens that is known.
+
+    Returns:
+        The largest absolute difference, in units of the output; None without anything to compare with. And the number
+        of tokens; None where the difference is the whole layer's, from when it was recorded.
+    """
+    inside, told = layer.inside, steps.output
+    if inside is None or inside.output is None or inside.rows is None or told is None:
+        return layer.difference, 0 if layer.difference is None else None
+    if len(told) == layer.shape[1]:
+        told = told[inside.rows.numpy()]
+    else:  # the few rows that are told are not those that were compared
+        told = layer.matrix[head][inside.rows].numpy(force=True) @ steps.v
+    return float(abs(told - inside.output[head].numpy(force=True)).max()), len(inside.rows)
+
+
 def added_by(layer: RecordedLayer, head: int) -> Added:
     """What is done to the scores of one head."""
     from softmap.masks.kinds import Full

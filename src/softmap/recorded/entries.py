@@ -32,8 +32,9 @@ class Entry(NamedTuple):
     def error(self, expected: str, got: str | None = None) -> RecordingError:
         """That something else stands there than was expected."""
         shown = type(self.value).__name__ if isinstance(self.value, dict | list) else repr(self.value)
-        shown = got or (shown if len(shown) <= 60 else f"{shown[:60]}…")
-        return RecordingError(f"{self.file}: {self.place or 'its content'}", expected, shown, _HINT)
+        got = shown if got is None else got
+        got = got if len(got) <= 120 else f"{got[:120]}…"
+        return RecordingError(f"{self.file}: {self.place or 'its content'}", expected, got, _HINT)
 
     def fields(self, *names: str) -> list[Entry]:
         """The entries of an object that has exactly these."""

@@ -15,7 +15,6 @@ import torch
 from softmap import biases, masks
 from softmap.errors import RecordingError
 from softmap.masks import base, kinds
-from softmap.matrix.lookup import STRIP
 from softmap.tensors import FLOATS
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ PAGE = 512 * 512
 """How many queries x keys a matrix of booleans may have to be written as it is."""
 RUNS = 16
 """How many runs of keys a query may see, in the mean, in a mask that is written as those; on a page it may be more."""
+_STRIP = 1 << 20  # booleans that are asked for at once: what they are made of fits a processor's cache
 _DEPTH = 32  # how deep masks may be composed
 _STATISTICS = "Record statistics alone (statistics_only=True), or give a mask of softmap.masks that says the same."
 
@@ -247,21 +247,24 @@ def _edges(mask: Mask, queries: int, keys: int) -> Int[Tensor, " edges"]:
     Raises:
         RecordingError: there are too many.
     """
-    width = keys + 1
-    start, stop, exact = mask.spans(queries, keys)
-    if exact:
+    width, spans = keys + 1, mask.spans(queries, keys)
+    if spans.exact:
         first = torch.arange(queries, device="cpu") * width
-        return torch.stack((first + start, first + stop), 1)[start < stop].view(-1)
-    found, count, height = [], 0, max(1, STRIP // width)
+        return torch.stack((first + spans.start, first + spans.stop), 1)[spans.start < spans.stop].view(-1)
+    most, count, height = max(2 * RUNS * queries, PAGE), 0, max(1, _STRIP // width)
+    found = torch.empty(most, dtype=torch.int64, device="cpu")  # all at once: pieces kept would lie between the strips
     for top in range(0, queries, height):
         rows = range(top, min(top + height, queries))
-        seen = mask.strip(rows, range(keys))
-        turns = torch.zeros(len(rows), width, dtype=torch.bool, device="cpu")  # whether a run begins or ends here
-        turns[:, :-1] = seen
-        turns[:, 1:] ^= seen
-        found.append(turns.view(-1).nonzero()[:, 0] + top * width)
-        count += len(found[-1])
-        if count > 2 * RUNS * queries and count > PAGE:
+        seeing = spans.key_range(rows)
+        if not seeing:
+            continue
+        turns = torch.zeros(len(rows), len(seeing) + 1, dtype=torch.bool, device="cpu")  # whether a run begins or ends
+        turns[:, :-1] = mask.strip(rows, seeing)
+        turns[:, 1:] ^= turns[:, :-1].clone()
+        row, key = turns.nonzero().unbind(1)
+        if count + len(row) > most:
             got = f"more than {RUNS} in the mean in a mask of {queries} x {keys}"
             raise RecordingError(repr(mask), f"at most {RUNS} runs of keys that a query sees", got, _STATISTICS)
-    return torch.cat(found)
+        found[count : count + len(row)] = (row + top) * width + key + seeing.start
+        count += len(row)
+    return found[:count].clone()

@@ -6,7 +6,6 @@ What is read is checked: that sizes fit each other, not what the numbers in the 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +145,7 @@ def read_tokens(entry: Entry) -> Tokens:
 
 def write_origin(origin: Origin) -> Json:
     """The model."""
-    return {**asdict(origin), "versions": dict(origin.versions)}
+    return {**vars(origin), "versions": dict(origin.versions)}
 
 
 def read_origin(entry: Entry) -> Origin:

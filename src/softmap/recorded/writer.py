@@ -157,7 +157,9 @@ class Writer:
     def _refuse_closed(self) -> None:
         if self._closed:
             hint = "Use it within its block: with Writer(path) as writer: ..."
-            raise RecordingError(str(self.path), "a recording that is being written", "one that is finished", hint)
+            raise RecordingError(
+                str(self.path), "a recording that is being written", "one that was finished or left", hint
+            )
 
 
 def save(recording: Recording, path: str | os.PathLike[str]) -> None:
