@@ -9,8 +9,8 @@ import softmap
 from softmap import masks
 from softmap.language import describe_mask
 from softmap.mechanism import Steps
-from softmap.models.telling import Added
 from softmap.narrative import Grid, Strips, narrate, percent, write
+from softmap.telling import Added
 
 TEXT = "The unbelievable cat sat on a mat."
 

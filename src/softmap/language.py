@@ -14,7 +14,7 @@ from softmap.errors import ParameterError
 if TYPE_CHECKING:
     from softmap.masks import Mask
     from softmap.mechanism import Steps
-    from softmap.models.telling import Added
+    from softmap.telling import Added
 
 LANGUAGES = ("en", "zh")
 

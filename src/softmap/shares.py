@@ -217,16 +217,8 @@ def _difference(
     here = (inside.rows >= rows.start) & (inside.rows < rows.stop)
     if not here.any():
         return np.zeros(layer.heads)
-    return _differences(weights[:, inside.rows[here] - rows.start], v, inside.output[:, here])
-
-
-def _differences(
-    weights: Float[Tensor, "heads rows keys"],
-    v: Float[Tensor, "kv_heads keys d_v"],
-    output: Float[Tensor, "heads rows d_v"],
-) -> Float[Numbers, " heads"]:
-    """The largest absolute difference between weights v and an output, in each head."""
-    grouped = weights.reshape(len(v), -1, weights.shape[2])  # heads that share values, one below the other
-    told = (grouped @ v.to(weights.dtype)).reshape(output.shape)
+    compared, output = weights[:, inside.rows[here] - rows.start], inside.output[:, here]
+    grouped = compared.reshape(len(v), -1, compared.shape[2])  # heads that share values, one below the other
+    told = (grouped @ v.to(compared.dtype)).reshape(output.shape)
     found: Numbers = (told - output).abs().amax((1, 2)).double().numpy(force=True)
     return found

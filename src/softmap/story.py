@@ -19,8 +19,8 @@ from softmap import words as wording
 from softmap.errors import ParameterError, RecordingError, RowError, TextError
 from softmap.language import choose_language
 from softmap.mechanism import PAGE, Steps, self_attention
-from softmap.models.telling import Added, added_by, compare, steps_of
 from softmap.shares import choose
+from softmap.telling import Added, added_by, compare, steps_of
 from softmap.tokens import Tokens, tokenize
 from softmap.worked_example import Example
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from softmap.models import LoadedModel
+    from softmap.models.record import LiveRecording
     from softmap.recorded import Recording
     from softmap.shares import Choice, Shares
     from softmap.words import Unit
@@ -260,7 +261,7 @@ class Story:
 
 
 def explain(
-    text: str | Recording | Example,
+    text: str | Recording | LiveRecording | Example,
     model: str | os.PathLike[str] | PreTrainedModel | LoadedModel | None = None,
     *,
     layer: int | None = None,
@@ -274,8 +275,8 @@ def explain(
     """Tell how one attention head relates the words of a text, step by step.
 
     Args:
-        text: a text; a recording of one, as `softmap.record` and `softmap.load` give it; or `softmap.example()`, which
-            needs no model.
+        text: a text; a recording of one, as `softmap.record`, `softmap.recording` and `softmap.load` give it; or
+            `softmap.example()`, which needs no model.
         model: of a text, the model that is to read it, as `softmap.record` takes it: a hub id, a directory, a loaded
             model, what `softmap.models.load` gave, or None for the bundled model.
         layer: which layer, counted from 0; chosen where it is left open.

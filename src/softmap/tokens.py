@@ -119,7 +119,9 @@ def tokens_of_ids(ids: list[int], tokenizer: Any = None) -> Tokens:
             "" if mark else _surface(tokenizer, i, piece) for i, piece, mark in zip(ids, pieces, special, strict=True)
         ]
     ends = list(accumulate(len(surface) for surface in surfaces))
-    words = list(accumulate(int(mark or surface[:1].isspace()) for surface, mark in zip(surfaces, special, strict=True)))
+    words = list(
+        accumulate(int(mark or surface[:1].isspace()) for surface, mark in zip(surfaces, special, strict=True))
+    )
     return Tokens(
         text="".join(surfaces),
         ids=tuple(ids),

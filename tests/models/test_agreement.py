@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from softmap.models.telling import compare, steps_of
+from softmap.telling import compare, steps_of
 
 LICENSE = Path(__file__).parents[2] / "LICENSE"
 LATENT = {
@@ -95,7 +95,7 @@ def test_weights_and_output_are_those_of_eager_attention(bundled, with_attention
     weights, output = differences(rec, attentions)
     largest["weights"] = max(weights, largest.get("weights", 0))
     largest["output"] = max(output, largest.get("output", 0))
-    assert weights <= 5e-6  # two runs of the model, whose rounding adds up from layer to layer
+    assert weights <= 2e-6
     assert output <= 2e-6
 
 
@@ -140,7 +140,7 @@ def test_other_architectures_agree(make_model, with_attention, largest, architec
     assert max(float(weights.max()) for weights in attentions) > 0.5  # not all alike, with which much would agree
     weights, output = differences(rec, attentions)
     largest[architecture] = max(weights, output)
-    assert weights <= 5e-6  # two runs of the model, whose rounding adds up from layer to layer
+    assert weights <= 2e-6
     assert output <= 2e-6
 
 

@@ -17,8 +17,8 @@ from softmap.matrix.lookup import STRIP
 from softmap.models import LoadedModel
 from softmap.models.attending import SAMPLE
 from softmap.models.record import record_inside
-from softmap.models.telling import compare, steps_of
 from softmap.shares import measure_shares, tellable
+from softmap.telling import compare, steps_of
 from softmap.tokens import tokenize
 from softmap.words import units_of_words
 
@@ -100,8 +100,11 @@ def test_layers_come_in_order_with_their_paths_and_shapes(bundled, run_through):
 
 def test_x_is_what_enters_each_layer(bundled, run_through):
     rec = run_through(bundled, TEXT)
+    own = bundled.model.config._attn_implementation
+    bundled.model.set_attn_implementation("eager")
     with torch.no_grad():
         states = bundled.model(torch.tensor([rec.tokens.ids]), output_hidden_states=True).hidden_states
+    bundled.model.set_attn_implementation(own)
     for layer, state in zip(rec.layers, states, strict=False):
         torch.testing.assert_close(layer.inside.x, state[0], rtol=0, atol=1e-6)
 

@@ -391,3 +391,17 @@ def test_sequence_of_padding_alone_is_refused(llama):
     mask[1] = 0
     with pytest.raises(ModelError, match="padding alone"):
         softmap.record({"input_ids": ids_of(5, batch=2), "attention_mask": mask}, llama)
+
+
+def test_attention_function_of_somebodys_own_is_refused_rather_than_taken_for_the_usual_one(make_decoder):
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register("of_my_own", sdpa_attention_forward)
+    AttentionMaskInterface.register("of_my_own", sdpa_mask)
+    model = make_decoder()
+    model.set_attn_implementation("of_my_own")
+    with pytest.raises(ModelError, match="'of_my_own'"):
+        softmap.record(ids_of(4), model)
+    assert model.config._attn_implementation == "of_my_own"

@@ -37,6 +37,9 @@ REFUSED = (
     "softmap sees attention that goes through transformers' AttentionInterface; the table of models is in the docs."
 )
 
+KNOWN = re.compile(r"(paged\|)?(eager|sdpa|flex_attention|flash_attention_\d|softmap)|.+/.+")
+"""Attention functions that compute what a model's eager one does: transformers' own, and kernels of the hub."""
+
 _recorders: weakref.WeakKeyDictionary[nn.Module, Recorder] = weakref.WeakKeyDictionary()
 """The recording that each module is in."""
 _found: dict[int, tuple[Recorder, str]] = {}
@@ -138,6 +141,11 @@ def standing_in(model: PreTrainedModel, recorder: Recorder) -> Iterator[None]:
             for module in modules:
                 undo.callback(_recorders.pop, module, None)
                 _recorders[module] = recorder
+        for config in _configs(model):
+            if not KNOWN.fullmatch(str(config._attn_implementation)):
+                hint = 'Set it to another first: model.set_attn_implementation("sdpa").'
+                expected = "an attention function of transformers' own"
+                raise ModelError(recorder.name, expected, repr(config._attn_implementation), hint)
         for module in filter(calls_interface, modules):
             undo.callback(module.register_forward_pre_hook(_before(recorder), with_kwargs=True).remove)
         for config in _configs(model):

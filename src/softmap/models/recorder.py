@@ -268,6 +268,8 @@ class Recorder:
         output, swept = attend(piece, wanted, problem)
         if first:
             self._compare(call, growing, item, piece, side, output, path)
+        if growing.own is not None and growing.own.shape[1] == output.shape[1]:
+            output = growing.own.to(output.dtype)  # for its story the model runs as it does by itself
         if first or beside:
             growing.blocks.append(Block())
         growing.swept = swept if first and wanted is not None else None

@@ -236,7 +236,10 @@ class Recording:
             first = 0 if head is None else recorded.find_head(head)
             for h, weights in enumerate(sums, start=first):
                 order = torch.argsort(weights, descending=True, stable=True)[:k].tolist()
-                found += [Attended(i if recorded.number is None else recorded.number, h, j, units[j].label, float(weights[j])) for j in order]
+                found += [
+                    Attended(i if recorded.number is None else recorded.number, h, j, units[j].label, float(weights[j]))
+                    for j in order
+                ]
         return found
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 from softmap.narrative import narrate
 
 if TYPE_CHECKING:
-    from softmap.models.telling import Added
     from softmap.story import Source, Story
+    from softmap.telling import Added
 
 FORMAT, VERSION = "softmap.story", 1
 STAGES = ("x", "q", "k", "v", "scores", "scaled", "weights", "output")
