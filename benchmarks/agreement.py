@@ -13,7 +13,7 @@ import torch
 from softmap import models
 from softmap.mechanism import Steps
 from softmap.models.record import record_inside
-from softmap.models.telling import compare, steps_of
+from softmap.telling import compare, steps_of
 from softmap.tokens import tokenize
 
 if TYPE_CHECKING:

@@ -31,7 +31,9 @@ OUTPUT_FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--layer", type=int, metavar="L", help="The layer, from 0. Default: chosen; the output says why.")
 @click.option("--head", type=int, metavar="H", help="The head, from 0. Default: chosen; the output says why.")
 @click.option(
-    "--row", metavar="WORD", help="The word to point out, or its index, as in 3 or :3. Default: the first word."
+    "--row",
+    metavar="WORD",
+    help="The word to point out, or its index, as in 3 or :3. Default: the first; of a decoder the last.",
 )
 @click.option("--words/--tokens", default=True, help="Merge sub-word pieces into words, or show them. [default: words]")
 @click.option("--truncate", is_flag=True, help="Cut a text that is longer than the model's limit, and say so.")

@@ -95,8 +95,9 @@ class Piece:
     sinks: Float[Tensor, " heads"] | None
     added: Float[Tensor, "heads queries keys"] | None
 
-    def without(self, nothing: Tensor) -> Piece:
-        """The same, without q, k and v, which are kept elsewhere."""
+    def without_arrays(self) -> Piece:
+        """The same, without q, k and v, which are kept elsewhere. A view of them would hold them."""
+        nothing = self.q.new_empty(0, 0, 0)
         return replace(self, q=nothing, k=nothing, v=nothing)
 
     @property

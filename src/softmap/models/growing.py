@@ -73,8 +73,7 @@ class Block:
         self.k.append(piece.k[:, fresh].detach())
         if values:
             self.v.append(piece.v[:, fresh].detach())
-        nothing = piece.q[:, :0]
-        self.pieces.append(piece.without(nothing))
+        self.pieces.append(piece.without_arrays())
 
     def mask(self) -> Mask:
         """Which of these keys each of these queries sees."""
@@ -105,11 +104,6 @@ class Block:
         distances = sorted(numbers)
         offset = self.rows.start - self.keys.start
         return biases.relative(torch.stack([numbers[d] for d in distances], 1), zero=-distances[0], offset=offset)
-
-    def forget(self) -> None:
-        """Let go of q, k and v, which are kept elsewhere."""
-        for parts in (self.q, self.k, self.v):
-            parts.clear()
 
     def _continues(self, piece: Piece) -> bool:
         """Whether the key before the new ones is still what it was, up to rounding: some models make it anew."""
@@ -146,6 +140,13 @@ class Growing:
     own: Float[Tensor, "heads n d_v"] | None = None
     compared: Int[Tensor, " n"] | None = None
     x: Tensor | None = None
+
+    def forget(self) -> None:
+        """Let go of what is kept elsewhere by now."""
+        self.swept = self.own = self.x = None
+        for block in self.blocks:
+            for parts in (block.q, block.k, block.v):
+                parts.clear()
 
     @property
     def calls(self) -> int:

@@ -83,7 +83,7 @@ def record(
     tokens, inputs = _read_inputs(text_or_inputs, loaded, truncate)
     size = _read_chunk(chunk, loaded, inputs)
     with contextlib.ExitStack() as stack:
-        session = _Session(loaded, keeping, tokens, progress)
+        session = _Session(loaded, keeping, tokens, progress, single_run=size is None)
         if out is None:
             return _record(session, inputs, size)
         from softmap.recorded.storage import Writer
@@ -107,7 +107,7 @@ def record_inside(loaded: LoadedModel, tokens: Tokens) -> Recording:
         ModelError: as `record`.
     """
     with quiet_transformers():
-        session = _Session(loaded, Keeping(statistics=None, inside=True), tokens, lambda done, total: None)
+        session = _Session(loaded, Keeping(statistics=None, inside=True), tokens, single_run=True)
         return _record(session, _inputs_of(tokens, loaded), None)
 
 
@@ -181,7 +181,7 @@ def recording(
     loaded = read_model(model)
     if tokenizer is not None:
         loaded = replace(loaded, tokenizer=tokenizer)
-    live, session = LiveRecording(), _Session(loaded, keeping, None, lambda done, total: None)
+    live, session = LiveRecording(), _Session(loaded, keeping, None)
     with session.open():
         yield live
     live._recording = session.recording()
@@ -195,9 +195,12 @@ class _Session:
         loaded: LoadedModel,
         keeping: Keeping,
         tokens: Tokens | None,
-        progress: Callable[[int, int], None],
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        single_run: bool = False,
     ) -> None:
         model = loaded.model
+        self.single_run = single_run
         self.loaded, self.given, self.progress = loaded, tokens, progress
         self.writer: Writer | None = None  # what each layer is handed to as soon as it is complete
         self.others = find_others(model, loaded.name)
@@ -235,15 +238,16 @@ class _Session:
         return Recording(self.origin(), sequences, self.others)
 
     def _settled(self, number: int, layers: list[Growing]) -> None:
-        """A layer is complete for this run of the model; where it is written at once it leaves memory."""
+        """A layer is complete for this run of the model; where no other run follows, only what is kept of it stays."""
         self.progress(len(self.recorder.layers), 0)
-        if self.writer is None or number in self.done:
+        if not self.single_run or number in self.done:
             return
         key = list(self.recorder.layers)[number]
-        self.done[number] = self.writer.add(self._recorded(number, key, layers))
+        self.done[number] = self._recorded(number, key, layers)
+        if self.writer is not None:
+            self.done[number] = self.writer.add(self.done[number])
         for growing in layers:
-            for block in growing.blocks:
-                block.forget()
+            growing.forget()
 
     def _kept(self, number: int) -> bool:
         chosen = self.recorder.keeping.layers
