@@ -313,7 +313,8 @@ def explain(
         )
         return _tell_example(text, row, language)
     if isinstance(text, str):
-        from softmap.models.record import read_model, record_inside
+        from softmap.models.options import read_model
+        from softmap.models.record import record_inside
 
         loaded = read_model(model)
         tokens = tokenize(loaded, text, truncate=truncate)

@@ -7,31 +7,22 @@ import inspect
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from softmap import __version__
-from softmap.errors import DtypeError, ModelError, ParameterError, RecordingError, SoftmapError, TextError
-from softmap.models.interface import calls_interface, find_others, standing_in
-from softmap.models.load import LoadedModel, load
-from softmap.models.reading import Reader
-from softmap.models.recorder import Keeping, Recorder
+from softmap.errors import ModelError, RecordingError, SoftmapError
+from softmap.models.options import inputs_of, read_chunk, read_inputs, read_keeping, read_model
+from softmap.models.recorder import Keeping
+from softmap.models.session import Session
 from softmap.models.settings import quiet_transformers
-from softmap.recorded import Origin, RecordedLayer, RecordedSequence, Recording
-from softmap.tokens import Tokens, tokenize, tokens_of_ids
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
     from transformers import PreTrainedModel
 
-    from softmap.models.growing import Growing
-    from softmap.recorded.layer import Text
-    from softmap.recorded.storage import Writer
-
-STATISTICS = ("top", "cells", "entropy", "distance", "received")
-DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
+    from softmap.models.load import LoadedModel
+    from softmap.recorded import Recording
+    from softmap.tokens import Tokens
 
 
 def record(
@@ -78,12 +69,12 @@ def record(
         ParameterError: an option outside the values it may take.
         RecordingError: the place to write to is taken.
     """
-    keeping = _read_keeping(layers, keep_values, statistics_only, summary, dtype)
+    keeping = read_keeping(layers, keep_values, statistics_only, summary, dtype)
     loaded = read_model(model, device)
-    tokens, inputs = _read_inputs(text_or_inputs, loaded, truncate)
-    size = _read_chunk(chunk, loaded, inputs)
+    tokens, inputs = read_inputs(text_or_inputs, loaded, truncate)
+    size = read_chunk(chunk, loaded, inputs)
     with contextlib.ExitStack() as stack:
-        session = _Session(loaded, keeping, tokens, progress, single_run=size is None)
+        session = Session(loaded, keeping, tokens, progress, single_run=size is None)
         if out is None:
             return _record(session, inputs, size)
         from softmap.recorded.storage import Writer
@@ -107,8 +98,8 @@ def record_inside(loaded: LoadedModel, tokens: Tokens) -> Recording:
         ModelError: as `record`.
     """
     with quiet_transformers():
-        session = _Session(loaded, Keeping(statistics=None, inside=True), tokens, single_run=True)
-        return _record(session, _inputs_of(tokens, loaded), None)
+        session = Session(loaded, Keeping(statistics=None, inside=True), tokens, single_run=True)
+        return _record(session, inputs_of(tokens, loaded), None)
 
 
 class LiveRecording:
@@ -177,156 +168,17 @@ def recording(
         ModelError: as `record`; runs that do not continue each other, as of beam search.
         ParameterError: as `record`.
     """
-    keeping = _read_keeping(layers, keep_values, statistics_only, summary, dtype)
+    keeping = read_keeping(layers, keep_values, statistics_only, summary, dtype)
     loaded = read_model(model)
     if tokenizer is not None:
         loaded = replace(loaded, tokenizer=tokenizer)
-    live, session = LiveRecording(), _Session(loaded, keeping, None)
+    live, session = LiveRecording(), Session(loaded, keeping, None)
     with session.open():
         yield live
     live._recording = session.recording()
 
 
-class _Session:
-    """One recording from its beginning to its end."""
-
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        keeping: Keeping,
-        tokens: Tokens | None,
-        progress: Callable[[int, int], None] = lambda done, total: None,
-        *,
-        single_run: bool = False,
-    ) -> None:
-        model = loaded.model
-        self.single_run = single_run
-        self.loaded, self.given, self.progress = loaded, tokens, progress
-        self.writer: Writer | None = None  # what each layer is handed to as soon as it is complete
-        self.others = find_others(model, loaded.name)
-        self.encoder_decoder = bool(model.config.is_encoder_decoder)
-        paths = {module: path for path, module in model.named_modules()}
-        self.recorder = Recorder(loaded.name, paths, keeping, self._settled)
-        self.reader = Reader(self.recorder, self.encoder_decoder)
-        self.done: dict[int, list[RecordedLayer]] = {}
-
-    @contextlib.contextmanager
-    def open(self) -> Iterator[None]:
-        with standing_in(self.loaded.model, self.recorder), self.reader.watching(self.loaded.model):
-            yield
-
-    def recording(self) -> Recording:
-        """What there is after the run.
-
-        Raises:
-            ModelError: nothing ran, or not every layer was seen.
-        """
-        self.recorder.finish()
-        self._check_seen()
-        for number, (key, layers) in enumerate(self.recorder.layers.items()):
-            if number not in self.done and self._kept(number):
-                self.done[number] = self._recorded(number, key, layers)
-        batch = len(next(iter(self.recorder.layers.values())))
-        sequences = tuple(
-            RecordedSequence(
-                layers=tuple(layers[item] for _, layers in sorted(self.done.items())),
-                tokens=self._tokens(item),
-                target=self._target(item),
-            )
-            for item in range(batch)
-        )
-        return Recording(self.origin(), sequences, self.others)
-
-    def _settled(self, number: int, layers: list[Growing]) -> None:
-        """A layer is complete for this run of the model; where no other run follows, only what is kept of it stays."""
-        self.progress(len(self.recorder.layers), 0)
-        if not self.single_run or number in self.done:
-            return
-        key = list(self.recorder.layers)[number]
-        self.done[number] = self._recorded(number, key, layers)
-        if self.writer is not None:
-            self.done[number] = self.writer.add(self.done[number])
-        for growing in layers:
-            growing.forget()
-
-    def _kept(self, number: int) -> bool:
-        chosen = self.recorder.keeping.layers
-        return chosen is None or number in chosen
-
-    def _recorded(self, number: int, key: tuple[nn.Module, int], layers: list[Growing]) -> list[RecordedLayer]:
-        cross = self.recorder.crossing[key]
-        found = []
-        for item, growing in enumerate(layers):
-            part = self._part(growing, cross)
-            side: Text = "target" if self.encoder_decoder and part == "decoder" else "tokens"
-            layer = self.recorder.recorded(growing, number=number, kind="cross" if cross else "self", part=part)
-            queries, keys = self._count(side, item), self._count("tokens" if cross else side, item)
-            found.append(
-                replace(
-                    layer,
-                    queries_of=side if queries == layer.shape[1] else None,
-                    keys_of=("tokens" if cross else side) if keys == layer.shape[2] else None,
-                )
-            )
-        return found
-
-    def _part(self, growing: Growing, cross: bool) -> Any:
-        if self.encoder_decoder:
-            return "decoder" if "decoder" in growing.path.lower() else "encoder"
-        return "decoder" if cross or growing.is_decoders else "encoder"
-
-    def _count(self, side: Text, item: int) -> int | None:
-        """How many real tokens a text has so far."""
-        if side == "tokens" and self.given is not None:
-            return len(self.given)
-        read = getattr(self.reader, side)
-        return len(read.of(item)) if read.ids and item < len(read.ids[0]) else None
-
-    def _tokens(self, item: int) -> Tokens | None:
-        if self.given is not None:
-            return self.given
-        read = self.reader.tokens
-        return tokens_of_ids(read.of(item), self.loaded.tokenizer) if self._count("tokens", item) else None
-
-    def _target(self, item: int) -> Tokens | None:
-        read = self.reader.target
-        return tokens_of_ids(read.of(item), self.loaded.tokenizer) if self._count("target", item) else None
-
-    def _check_seen(self) -> None:
-        """Refuse a run of which some attention was not seen, rather than leave it out."""
-        name = self.loaded.name
-        if not self.recorder.layers:
-            got = f"none in {type(self.loaded.model).__name__}"
-            raise ModelError(name, "a run of the model with attention in it", got, "Call the model in the block.")
-        ran = [module for module, visits in self.recorder.visits.items() if visits]
-        seen = {module for module, _ in self.recorder.layers}
-        unseen = [self.recorder.paths[module] for module in ran if not any(part in seen for part in module.modules())]
-        if unseen:
-            hint = "They ran and did not call the attention function that the model was set to."
-            raise ModelError(name, "every attention layer to be seen", f"not {', '.join(unseen[:6])}", hint)
-        chosen = self.recorder.keeping.layers
-        missing = sorted(set(chosen or ()) - set(range(len(self.recorder.layers))))
-        if missing:
-            expected = f"numbers from 0 to {len(self.recorder.layers) - 1}"
-            raise ParameterError(
-                "layers", expected, ", ".join(map(str, missing)), "Layers count in the order they run."
-            )
-
-    def origin(self) -> Origin:
-        model, kept = self.loaded.model, self.recorder.keeping.dtype
-        dtype = str(model.dtype).removeprefix("torch.")
-        packages = {"softmap": __version__, "torch": torch.__version__, "transformers": version("transformers")}
-        return Origin(
-            model=self.loaded.name,
-            architecture=type(model).__name__,
-            revision=self.loaded.revision,
-            dtype=dtype,
-            stored=dtype if kept is None else str(kept).removeprefix("torch."),
-            versions=packages,
-        )
-
-
-def _record(session: _Session, inputs: dict[str, Any], chunk: int | None) -> Recording:
+def _record(session: Session, inputs: dict[str, Any], chunk: int | None) -> Recording:
     """Run the session's model in evaluation mode, and put together what it left."""
     loaded = session.loaded
     training = {module: module.training for module in loaded.model.modules()}
@@ -365,118 +217,6 @@ def _run(model: Any, inputs: dict[str, Any], chunk: int | None) -> None:
         if mask is not None:
             part["attention_mask"] = mask[:, :stop]
         model(**lean, **part)
-
-
-def read_model(model: Any, device: str | torch.device | None = None) -> LoadedModel:
-    """The model that is meant by what `record` takes for one.
-
-    Raises:
-        ModelError: it can't be found or loaded.
-        ParameterError: a device for a model that is loaded already.
-    """
-    from transformers import PreTrainedModel
-
-    if isinstance(model, PreTrainedModel):
-        loaded = LoadedModel(model, None, model.config.name_or_path or type(model).__name__)
-    elif isinstance(model, LoadedModel):
-        loaded = model
-    else:
-        options: dict[str, Any] = {} if device is None else {"device": device}
-        return load(model, **options)
-    if device is not None:
-        hint = "Move it yourself: model.to(device)."
-        raise ParameterError("device", "None for a model that is loaded already", str(device), hint)
-    return loaded
-
-
-def _read_inputs(given: Any, loaded: LoadedModel, truncate: bool) -> tuple[Tokens | None, dict[str, Any]]:
-    """The tokens, where a text was given, and the model's arguments."""
-    if isinstance(given, str):
-        tokens = tokenize(loaded, given, truncate=truncate)
-        return tokens, _inputs_of(tokens, loaded)
-    device = loaded.model.device
-    if isinstance(given, Mapping):
-        return None, {name: x.to(device) if hasattr(x, "to") else x for name, x in given.items()}
-    try:
-        ids = torch.as_tensor(given)
-    except (TypeError, ValueError, RuntimeError) as error:
-        hint = "Give a text, token ids, or what a tokenizer or processor returns."
-        raise TextError("text_or_inputs", "a text, ids or a mapping", type(given).__name__, hint) from error
-    if ids.is_floating_point() or ids.dtype == torch.bool or ids.ndim not in (1, 2) or ids.numel() == 0:
-        got = f"{ids.dtype} of shape {tuple(ids.shape)}"
-        hint = "Padded sequences come as a mapping with their attention_mask."
-        raise TextError("text_or_inputs", "whole numbers (tokens,) or (batch, tokens)", got, hint)
-    ids = ids.long().reshape(-1, ids.shape[-1]).to(device)
-    return None, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-
-
-def _inputs_of(tokens: Tokens, loaded: LoadedModel) -> dict[str, Any]:
-    """A text as the model's arguments; a decoder beside an encoder reads the token that it starts with."""
-    ids = torch.tensor([tokens.ids], device=loaded.model.device)
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if loaded.model.config.is_encoder_decoder:
-        start = getattr(loaded.model.config, "decoder_start_token_id", None)
-        inputs["decoder_input_ids"] = torch.tensor([[0 if start is None else start]], device=loaded.model.device)
-        if "decoder_attention_mask" in inspect.signature(loaded.model.forward).parameters:  # it may start with padding
-            inputs["decoder_attention_mask"] = torch.ones_like(inputs["decoder_input_ids"])
-    return inputs
-
-
-def _read_chunk(chunk: Any, loaded: LoadedModel, inputs: dict[str, Any]) -> int | None:
-    if chunk is None:
-        return None
-    if isinstance(chunk, bool) or not hasattr(chunk, "__index__") or chunk < 1:
-        hint = "It is how many tokens are read at a time."
-        raise ParameterError("chunk", "a whole number of at least 1", repr(chunk), hint)
-    extra = sorted(set(inputs) - {"input_ids", "attention_mask", "token_type_ids"})
-    cached = "past_key_values" in inspect.signature(loaded.model.forward).parameters
-    layers = [module for module in loaded.model.modules() if calls_interface(module)]
-    decodes = all(getattr(module, "is_causal", False) for module in layers)
-    others = find_others(loaded.model, loaded.name)
-    if extra or others or not cached or not decodes or loaded.model.config.is_encoder_decoder:
-        with_what = ", ".join([*extra, *(f"{other.path} ({other.name})" for other in others[:3])])
-        got = f"{type(loaded.model).__name__}" + (f" with {with_what}" if with_what else "")
-        hint = "Leave chunk out: read in chunks, such a model may compute something else."
-        raise ParameterError("chunk", "a decoder of text, of softmax attention alone, with a cache", got, hint)
-    return int(chunk)
-
-
-def _read_keeping(
-    layers: Any, keep_values: bool, statistics_only: bool, summary: Any, dtype: str | torch.dtype | None
-) -> Keeping:
-    if layers is not None:
-        layers = [layers] if hasattr(layers, "__index__") else list(layers)
-        wrong = [i for i in layers if isinstance(i, bool) or not hasattr(i, "__index__") or i < 0]
-        if wrong or not layers:
-            hint = "Layers count from 0, in the order in which they run."
-            raise ParameterError("layers", "numbers from 0", repr(wrong or layers), hint)
-    statistics: Mapping[str, Any] | None = None
-    if isinstance(summary, Mapping):
-        unknown = sorted(set(summary) - set(STATISTICS))
-        if unknown:
-            raise ParameterError("summary", f"options among {', '.join(STATISTICS)}", ", ".join(unknown), "")
-        statistics = dict(summary)
-    elif summary:
-        statistics = {}
-    if statistics_only and statistics is None:
-        hint = "Leave one of the two out."
-        raise ParameterError("statistics_only", "statistics to keep", "summary=False", hint)
-    return Keeping(
-        layers=layers,
-        statistics=statistics,
-        qk=not statistics_only,
-        values=keep_values and not statistics_only,
-        dtype=_read_dtype(dtype),
-    )
-
-
-def _read_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    if dtype is None or dtype in DTYPES.values():
-        return dtype  # type: ignore[return-value]  # no string is among them
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise DtypeError("dtype", " or ".join(DTYPES), repr(dtype), "It is what q, k and v are kept in.")
-    found: torch.dtype = DTYPES[dtype]
-    return found
 
 
 def _set_training(flags: dict[nn.Module, bool]) -> None:

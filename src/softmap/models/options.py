@@ -1,0 +1,141 @@
+"""What a recording is asked for, read and checked: the model, what it reads, and what is kept."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from softmap.errors import DtypeError, ParameterError, TextError
+from softmap.models.interface import calls_interface, find_others
+from softmap.models.load import LoadedModel, load
+from softmap.models.recorder import Keeping
+from softmap.tokens import Tokens, tokenize
+
+STATISTICS = ("top", "cells", "entropy", "distance", "received")
+DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
+
+
+def read_model(model: Any, device: str | torch.device | None = None) -> LoadedModel:
+    """The model that is meant by what `record` takes for one.
+
+    Raises:
+        ModelError: it can't be found or loaded.
+        ParameterError: a device for a model that is loaded already.
+    """
+    from transformers import PreTrainedModel
+
+    if isinstance(model, PreTrainedModel):
+        loaded = LoadedModel(model, None, model.config.name_or_path or type(model).__name__)
+    elif isinstance(model, LoadedModel):
+        loaded = model
+    else:
+        options: dict[str, Any] = {} if device is None else {"device": device}
+        return load(model, **options)
+    if device is not None:
+        hint = "Move it yourself: model.to(device)."
+        raise ParameterError("device", "None for a model that is loaded already", str(device), hint)
+    return loaded
+
+
+def read_inputs(given: Any, loaded: LoadedModel, truncate: bool) -> tuple[Tokens | None, dict[str, Any]]:
+    """The tokens, where a text was given, and the model's arguments."""
+    if isinstance(given, str):
+        tokens = tokenize(loaded, given, truncate=truncate)
+        return tokens, inputs_of(tokens, loaded)
+    device = loaded.model.device
+    if isinstance(given, Mapping):
+        return None, {name: x.to(device) if hasattr(x, "to") else x for name, x in given.items()}
+    try:
+        ids = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        hint = "Give a text, token ids, or what a tokenizer or processor returns."
+        raise TextError("text_or_inputs", "a text, ids or a mapping", type(given).__name__, hint) from error
+    if ids.is_floating_point() or ids.dtype == torch.bool or ids.ndim not in (1, 2) or ids.numel() == 0:
+        got = f"{ids.dtype} of shape {tuple(ids.shape)}"
+        hint = "Padded sequences come as a mapping with their attention_mask."
+        raise TextError("text_or_inputs", "whole numbers (tokens,) or (batch, tokens)", got, hint)
+    ids = ids.long().reshape(-1, ids.shape[-1]).to(device)
+    return None, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def inputs_of(tokens: Tokens, loaded: LoadedModel) -> dict[str, Any]:
+    """A text as the model's arguments; a decoder beside an encoder reads the token that it starts with."""
+    ids = torch.tensor([tokens.ids], device=loaded.model.device)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if loaded.model.config.is_encoder_decoder:
+        start = getattr(loaded.model.config, "decoder_start_token_id", None)
+        inputs["decoder_input_ids"] = torch.tensor([[0 if start is None else start]], device=loaded.model.device)
+        if "decoder_attention_mask" in inspect.signature(loaded.model.forward).parameters:  # it may start with padding
+            inputs["decoder_attention_mask"] = torch.ones_like(inputs["decoder_input_ids"])
+    return inputs
+
+
+def read_chunk(chunk: Any, loaded: LoadedModel, inputs: dict[str, Any]) -> int | None:
+    """How many tokens are read at a time; None for all at once.
+
+    Raises:
+        ParameterError: no such number, or a model that computes something else when it reads in chunks.
+    """
+    if chunk is None:
+        return None
+    if isinstance(chunk, bool) or not hasattr(chunk, "__index__") or chunk < 1:
+        hint = "It is how many tokens are read at a time."
+        raise ParameterError("chunk", "a whole number of at least 1", repr(chunk), hint)
+    extra = sorted(set(inputs) - {"input_ids", "attention_mask", "token_type_ids"})
+    cached = "past_key_values" in inspect.signature(loaded.model.forward).parameters
+    layers = [module for module in loaded.model.modules() if calls_interface(module)]
+    decodes = all(getattr(module, "is_causal", False) for module in layers)
+    others = find_others(loaded.model, loaded.name)
+    if extra or others or not cached or not decodes or loaded.model.config.is_encoder_decoder:
+        with_what = ", ".join([*extra, *(f"{other.path} ({other.name})" for other in others[:3])])
+        got = f"{type(loaded.model).__name__}" + (f" with {with_what}" if with_what else "")
+        hint = "Leave chunk out: read in chunks, such a model may compute something else."
+        raise ParameterError("chunk", "a decoder of text, of softmax attention alone, with a cache", got, hint)
+    return int(chunk)
+
+
+def read_keeping(
+    layers: Any, keep_values: bool, statistics_only: bool, summary: Any, dtype: str | torch.dtype | None
+) -> Keeping:
+    """What of a run is to be kept.
+
+    Raises:
+        ParameterError: layers or options of the statistics that there are not.
+        DtypeError: a dtype that q, k and v are not kept in.
+    """
+    if layers is not None:
+        layers = [layers] if hasattr(layers, "__index__") else list(layers)
+        wrong = [i for i in layers if isinstance(i, bool) or not hasattr(i, "__index__") or i < 0]
+        if wrong or not layers:
+            hint = "Layers count from 0, in the order in which they run."
+            raise ParameterError("layers", "numbers from 0", repr(wrong or layers), hint)
+    statistics: Mapping[str, Any] | None = None
+    if isinstance(summary, Mapping):
+        unknown = sorted(set(summary) - set(STATISTICS))
+        if unknown:
+            raise ParameterError("summary", f"options among {', '.join(STATISTICS)}", ", ".join(unknown), "")
+        statistics = dict(summary)
+    elif summary:
+        statistics = {}
+    if statistics_only and statistics is None:
+        hint = "Leave one of the two out."
+        raise ParameterError("statistics_only", "statistics to keep", "summary=False", hint)
+    return Keeping(
+        layers=layers,
+        statistics=statistics,
+        qk=not statistics_only,
+        values=keep_values and not statistics_only,
+        dtype=_read_dtype(dtype),
+    )
+
+
+def _read_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    if dtype is None or dtype in DTYPES.values():
+        return dtype  # type: ignore[return-value]  # no string is among them
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise DtypeError("dtype", " or ".join(DTYPES), repr(dtype), "It is what q, k and v are kept in.")
+    found: torch.dtype = DTYPES[dtype]
+    return found

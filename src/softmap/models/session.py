@@ -1,0 +1,166 @@
+"""One recording from its beginning to its end: the recorder and the reader on a model, and what becomes of each layer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from softmap import __version__
+from softmap.errors import ModelError, ParameterError
+from softmap.models.interface import find_others, standing_in
+from softmap.models.reading import Reader
+from softmap.models.recorder import Keeping, Recorder
+from softmap.recorded import Origin, RecordedLayer, RecordedSequence, Recording
+from softmap.tokens import Tokens, tokens_of_ids
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from softmap.models.growing import Growing
+    from softmap.models.load import LoadedModel
+    from softmap.recorded.layer import Text
+    from softmap.recorded.storage import Writer
+
+
+class Session:
+    """One recording from its beginning to its end."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        keeping: Keeping,
+        tokens: Tokens | None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        single_run: bool = False,
+    ) -> None:
+        model = loaded.model
+        self.single_run = single_run
+        self.loaded, self.given, self.progress = loaded, tokens, progress
+        self.writer: Writer | None = None  # what each layer is handed to as soon as it is complete
+        self.others = find_others(model, loaded.name)
+        self.encoder_decoder = bool(model.config.is_encoder_decoder)
+        paths = {module: path for path, module in model.named_modules()}
+        self.recorder = Recorder(loaded.name, paths, keeping, self._settled)
+        self.reader = Reader(self.recorder, self.encoder_decoder)
+        self.done: dict[int, list[RecordedLayer]] = {}
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[None]:
+        with standing_in(self.loaded.model, self.recorder), self.reader.watching(self.loaded.model):
+            yield
+
+    def recording(self) -> Recording:
+        """What there is after the run.
+
+        Raises:
+            ModelError: nothing ran, or not every layer was seen.
+        """
+        self.recorder.finish()
+        self._check_seen()
+        for number, (key, layers) in enumerate(self.recorder.layers.items()):
+            if number not in self.done and self._kept(number):
+                self.done[number] = self._recorded(number, key, layers)
+        batch = len(next(iter(self.recorder.layers.values())))
+        sequences = tuple(
+            RecordedSequence(
+                layers=tuple(layers[item] for _, layers in sorted(self.done.items())),
+                tokens=self._tokens(item),
+                target=self._target(item),
+            )
+            for item in range(batch)
+        )
+        return Recording(self.origin(), sequences, self.others)
+
+    def _settled(self, number: int, layers: list[Growing]) -> None:
+        """A layer is complete for this run of the model; where no other run follows, only what is kept of it stays."""
+        self.progress(len(self.recorder.layers), 0)
+        if not self.single_run or number in self.done:
+            return
+        key = list(self.recorder.layers)[number]
+        self.done[number] = self._recorded(number, key, layers)
+        if self.writer is not None:
+            self.done[number] = self.writer.add(self.done[number])
+        for growing in layers:
+            growing.forget()
+
+    def _kept(self, number: int) -> bool:
+        chosen = self.recorder.keeping.layers
+        return chosen is None or number in chosen
+
+    def _recorded(self, number: int, key: tuple[nn.Module, int], layers: list[Growing]) -> list[RecordedLayer]:
+        cross = self.recorder.crossing[key]
+        found = []
+        for item, growing in enumerate(layers):
+            part = self._part(growing, cross)
+            side: Text = "target" if self.encoder_decoder and part == "decoder" else "tokens"
+            layer = self.recorder.recorded(growing, number=number, kind="cross" if cross else "self", part=part)
+            queries, keys = self._count(side, item), self._count("tokens" if cross else side, item)
+            found.append(
+                replace(
+                    layer,
+                    queries_of=side if queries == layer.shape[1] else None,
+                    keys_of=("tokens" if cross else side) if keys == layer.shape[2] else None,
+                )
+            )
+        return found
+
+    def _part(self, growing: Growing, cross: bool) -> Any:
+        if self.encoder_decoder:
+            return "decoder" if "decoder" in growing.path.lower() else "encoder"
+        return "decoder" if cross or growing.is_decoders else "encoder"
+
+    def _count(self, side: Text, item: int) -> int | None:
+        """How many real tokens a text has so far."""
+        if side == "tokens" and self.given is not None:
+            return len(self.given)
+        read = getattr(self.reader, side)
+        return len(read.of(item)) if read.ids and item < len(read.ids[0]) else None
+
+    def _tokens(self, item: int) -> Tokens | None:
+        if self.given is not None:
+            return self.given
+        read = self.reader.tokens
+        return tokens_of_ids(read.of(item), self.loaded.tokenizer) if self._count("tokens", item) else None
+
+    def _target(self, item: int) -> Tokens | None:
+        read = self.reader.target
+        return tokens_of_ids(read.of(item), self.loaded.tokenizer) if self._count("target", item) else None
+
+    def _check_seen(self) -> None:
+        """Refuse a run of which some attention was not seen, rather than leave it out."""
+        name = self.loaded.name
+        if not self.recorder.layers:
+            got = f"none in {type(self.loaded.model).__name__}"
+            raise ModelError(name, "a run of the model with attention in it", got, "Call the model in the block.")
+        ran = [module for module, visits in self.recorder.visits.items() if visits]
+        seen = {module for module, _ in self.recorder.layers}
+        unseen = [self.recorder.paths[module] for module in ran if not any(part in seen for part in module.modules())]
+        if unseen:
+            hint = "They ran and did not call the attention function that the model was set to."
+            raise ModelError(name, "every attention layer to be seen", f"not {', '.join(unseen[:6])}", hint)
+        chosen = self.recorder.keeping.layers
+        missing = sorted(set(chosen or ()) - set(range(len(self.recorder.layers))))
+        if missing:
+            expected = f"numbers from 0 to {len(self.recorder.layers) - 1}"
+            raise ParameterError(
+                "layers", expected, ", ".join(map(str, missing)), "Layers count in the order they run."
+            )
+
+    def origin(self) -> Origin:
+        model, kept = self.loaded.model, self.recorder.keeping.dtype
+        dtype = str(model.dtype).removeprefix("torch.")
+        packages = {"softmap": __version__, "torch": torch.__version__, "transformers": version("transformers")}
+        return Origin(
+            model=self.loaded.name,
+            architecture=type(model).__name__,
+            revision=self.loaded.revision,
+            dtype=dtype,
+            stored=dtype if kept is None else str(kept).removeprefix("torch."),
+            versions=packages,
+        )
