@@ -405,3 +405,15 @@ def test_attention_function_of_somebodys_own_is_refused_rather_than_taken_for_th
     with pytest.raises(ModelError, match="'of_my_own'"):
         softmap.record(ids_of(4), model)
     assert model.config._attn_implementation == "of_my_own"
+
+
+def test_patches_are_no_tokens_even_where_there_are_as_many():
+    from transformers import CLIPConfig, CLIPModel
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = sizes | {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    vision = sizes | {"image_size": 8, "patch_size": 4}
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision)).eval()
+    rec = softmap.record({"input_ids": ids_of(5), "pixel_values": torch.randn(1, 3, 8, 8)}, model)
+    told = {layer.path.partition(".")[0]: (layer.shape[1], layer.queries_of) for layer in rec.layers}
+    assert told == {"text_model": (5, "tokens"), "vision_model": (5, None)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.metadata import version
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from softmap.models.load import LoadedModel
     from softmap.recorded.layer import Text
     from softmap.recorded.storage import Writer
+
+
+NO_TEXT = re.compile(r"vision|visual|image|audio|speech", re.IGNORECASE)
+"""Paths of towers whose tokens are patches or frames, though there may be as many of them as the text has tokens."""
 
 
 class Session:
@@ -101,11 +106,12 @@ class Session:
             side: Text = "target" if self.encoder_decoder and part == "decoder" else "tokens"
             layer = self.recorder.recorded(growing, number=number, kind="cross" if cross else "self", part=part)
             queries, keys = self._count(side, item), self._count("tokens" if cross else side, item)
+            of_text = NO_TEXT.search(growing.path) is None
             found.append(
                 replace(
                     layer,
-                    queries_of=side if queries == layer.shape[1] else None,
-                    keys_of=("tokens" if cross else side) if keys == layer.shape[2] else None,
+                    queries_of=side if of_text and queries == layer.shape[1] else None,
+                    keys_of=("tokens" if cross else side) if of_text and keys == layer.shape[2] else None,
                 )
             )
         return found
