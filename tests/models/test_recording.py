@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 
@@ -142,11 +144,16 @@ def test_chunks_of_a_padded_batch_are_trimmed(make_decoder):
 
 
 def test_two_texts_in_one_recording_are_refused(llama):
-    with softmap.recording(llama) as rec:
+    with pytest.raises(ModelError, match="continue at 5"), softmap.recording(llama):  # noqa: PT012  # the second raises
         llama(input_ids=ids_of(5), use_cache=False)
-        with pytest.raises(ModelError, match="continue at 5"):
-            llama(input_ids=ids_of(5), use_cache=False)
-    assert rec.layers[0].shape == (4, 5, 5)
+        llama(input_ids=ids_of(5), use_cache=False)
+
+
+def test_run_that_failed_is_not_passed_over(llama):
+    with pytest.raises(ModelError, match="one that failed"), softmap.recording(llama):  # noqa: PT012  # at its end
+        output = llama(input_ids=ids_of(5), use_cache=True)
+        with contextlib.suppress(IndexError):
+            llama(input_ids=torch.tensor([[VOCABULARY + 5]]), past_key_values=output.past_key_values)
 
 
 def test_padded_batch_is_trimmed_on_either_side(llama):
@@ -417,3 +424,210 @@ def test_patches_are_no_tokens_even_where_there_are_as_many():
     rec = softmap.record({"input_ids": ids_of(5), "pixel_values": torch.randn(1, 3, 8, 8)}, model)
     told = {layer.path.partition(".")[0]: (layer.shape[1], layer.queries_of) for layer in rec.layers}
     assert told == {"text_model": (5, "tokens"), "vision_model": (5, None)}
+
+
+@pytest.fixture(scope="module")
+def make_seq2seq():
+    """A small random encoder-decoder, by the name of its architecture."""
+    from transformers import AutoModelForSeq2SeqLM, AutoModelForSpeechSeq2Seq
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    bart = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 4, "init_std": 0.3}
+    bart |= {"decoder_attention_heads": 4, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "vocab_size": VOCABULARY}
+    bart |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
+    bart |= {"forced_eos_token_id": None}
+    t5 = {"d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4}
+    t5 |= {"vocab_size": VOCABULARY, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    sounds = {"num_mel_bins": 8, "max_source_positions": 10, "begin_suppress_tokens": None, "suppress_tokens": None}
+
+    def make(kind):
+        torch.manual_seed(0)
+        settings = t5 if kind == "t5" else bart | (sounds if kind == "whisper" else {})
+        auto = AutoModelForSpeechSeq2Seq if kind == "whisper" else AutoModelForSeq2SeqLM
+        return auto.from_config(CONFIG_MAPPING[kind](**settings), attn_implementation="eager").eval()
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["bart", "t5", "whisper"])
+def test_generation_of_an_encoder_decoder_is_a_matrix_of_each_kind(make_seq2seq, kind):
+    model = make_seq2seq(kind)
+    given = {"input_features": torch.randn(1, 8, 20)} if kind == "whisper" else {"input_ids": ids_of(9)}
+    with softmap.recording(model) as rec:
+        output = model.generate(**given, max_new_tokens=7, min_new_tokens=7, do_sample=False)
+    read = output[:, :7] if kind != "whisper" else rec.target and torch.tensor([rec.target.ids])
+    expected = eager(model, **given, decoder_input_ids=read)
+    tuples = {
+        ("encoder", "self"): expected.encoder_attentions,
+        ("decoder", "self"): expected.decoder_attentions,
+        ("decoder", "cross"): expected.cross_attentions,
+    }
+    for (part, of), attentions in tuples.items():
+        found = [layer for layer in rec.layers if (layer.part, layer.kind) == (part, of)]
+        assert len(found) == len(attentions)
+        for layer, weights in zip(found, attentions, strict=True):
+            torch.testing.assert_close(layer.matrix.dense(), weights[0], atol=2e-6, rtol=0)
+    assert rec.target.ids == tuple(read[0].tolist())
+
+
+@pytest.mark.parametrize("options", [{"num_beams": 2}, {"num_return_sequences": 2, "do_sample": True}])
+def test_several_answers_to_one_input_are_refused(make_seq2seq, options):
+    model = make_seq2seq("bart")
+    with pytest.raises(ModelError, match="num_return_sequences=1"), softmap.recording(model):
+        model.generate(ids_of(9), max_new_tokens=2, **options)
+
+
+def test_samples_of_a_decoder_are_sequences_of_a_batch(llama):
+    with softmap.recording(llama) as rec:
+        output = llama.generate(ids_of(6), max_new_tokens=4, min_new_tokens=4, do_sample=True, num_return_sequences=3)
+    for item in range(3):
+        assert_same_weights(rec.batch(item), eager(llama, input_ids=output[item : item + 1, :-1]).attentions)
+
+
+def test_generation_in_bfloat16_is_the_matrix_of_its_own_rounding(make_decoder):
+    model = make_decoder().bfloat16()
+    with softmap.recording(model) as rec:
+        model.generate(ids_of(6), max_new_tokens=5, min_new_tokens=5, do_sample=False)
+    layer = rec.layers[1]
+    assert layer.q.dtype == torch.bfloat16
+    scaled = (layer.q.double() @ layer.k.double().repeat_interleave(2, 0).mT * layer.scale).masked_fill(
+        torch.ones(10, 10).triu(1).bool(), -torch.inf
+    )
+    torch.testing.assert_close(layer.matrix.dense().double(), scaled.softmax(-1), atol=1e-5, rtol=0)
+
+
+def test_keys_that_change_between_runs_are_refused_whichever_they_are(llama):
+    for layers in (None, [1]):
+        with pytest.raises(ModelError, match="same keys"), softmap.recording(llama, layers=layers):  # noqa: PT012
+            cache = llama(input_ids=ids_of(8), use_cache=True).past_key_values
+            cache.layers[0].keys[:, :, 1:3] *= 0.9
+            llama(input_ids=ids_of(1), past_key_values=cache)
+
+
+def test_cache_that_changes_places_is_refused(llama):
+    prompts = torch.tensor([[10, 11, 5], [10, 12, 5]])
+    with pytest.raises(ModelError, match="same keys"), softmap.recording(llama, layers=[0]):  # noqa: PT012
+        cache = llama(input_ids=prompts, use_cache=True).past_key_values
+        cache.reorder_cache(torch.tensor([0, 0]))
+        llama(input_ids=torch.tensor([[7], [8]]), past_key_values=cache)
+
+
+def test_recording_keeps_its_keys_when_the_cache_is_used_again(llama):
+    from transformers import StaticCache
+
+    ids, cache = ids_of(8), StaticCache(config=llama.config, max_cache_len=12)
+    with softmap.recording(llama) as rec:
+        llama(input_ids=ids, past_key_values=cache)
+    cache.reset()
+    assert rec.layers[0].shape == (4, 8, 8)
+    assert_same_weights(rec.recording, eager(llama, input_ids=ids).attentions)
+
+
+@pytest.mark.parametrize("prompt", [5, 11])
+@pytest.mark.parametrize("kind", ["mistral", "gemma2"])
+def test_generation_with_a_cache_of_fixed_size_and_a_window_is_the_same(make_decoder, kind, prompt):
+    model = make_decoder(kind, sliding_window=8, **({"head_dim": 8} if kind == "gemma2" else {}))
+    with softmap.recording(model) as rec:
+        output = model.generate(
+            ids_of(prompt),
+            max_new_tokens=9,
+            min_new_tokens=9,
+            do_sample=False,
+            cache_implementation="static",
+            disable_compile=True,
+        )
+    assert_same_weights(rec.recording, eager(model, input_ids=output[:, :-1]).attentions)
+
+
+def test_lists_of_a_tokenizer_are_taken(llama):
+    rec = softmap.record({"input_ids": [3, 4, 5], "attention_mask": [1, 1, 1]}, llama)
+    assert rec.tokens.ids == (3, 4, 5)
+    rec = softmap.record({"input_ids": [[0, 4, 5], [3, 4, 5]], "attention_mask": [[0, 1, 1], [1, 1, 1]]}, llama)
+    assert [rec.batch(i).tokens.ids for i in range(2)] == [(4, 5), (3, 4, 5)]
+    with pytest.raises(TextError, match="padding=True"):
+        softmap.record({"input_ids": [[4, 5], [3, 4, 5]]}, llama)
+
+
+def test_ids_for_an_encoder_decoder_come_with_the_start_of_its_decoder(make_seq2seq):
+    model = make_seq2seq("t5")
+    for given in (ids_of(6), {"input_ids": ids_of(6)}):
+        assert softmap.record(given, model).target.ids == (0,)
+
+
+def test_tokenizer_of_a_loaded_model_reads_and_names(bundled):
+    rec = softmap.record("I love learning", bundled.model, tokenizer=bundled.tokenizer)
+    assert rec.tokens == softmap.record("I love learning", bundled).tokens
+    with pytest.raises(ParameterError, match="bring theirs"):
+        softmap.record("I love learning", bundled, tokenizer=bundled.tokenizer)
+
+
+def test_live_recording_is_iterated_as_the_recording_is(llama):
+    with softmap.recording(llama) as rec:
+        llama(input_ids=ids_of(4))
+    assert [matrix.shape for matrix in rec] == [(4, 4, 4)] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"layers": 1.5}, "numbers from 0"),
+        ({"out": 5}, "name of a folder"),
+        ({"summary": 3}, "True, False or a mapping"),
+        ({"summary": {"top": -1}}, "top"),
+        ({"summary": {"distance": "x"}}, "True or False"),
+    ],
+)
+def test_options_of_the_wrong_kind_are_refused_before_the_model_runs(llama, options, words):
+    with pytest.raises(ParameterError, match=words):
+        softmap.record(ids_of(4), llama, **options)
+
+
+def test_recording_that_is_refused_leaves_no_folder_behind(llama, tmp_path):
+    with pytest.raises(ParameterError, match="numbers from 0 to 1"):
+        softmap.record(ids_of(4), llama, layers=[99], out=tmp_path / "run.softmap")
+    assert not (tmp_path / "run.softmap").exists()
+    with pytest.raises(ModelError):
+        softmap.record({"input_ids": torch.tensor([[VOCABULARY + 1]])}, llama, out=tmp_path / "run.softmap")
+    assert not (tmp_path / "run.softmap").exists()
+
+
+def test_keys_that_are_no_text_are_not_named_after_it(make_decoder):
+    from zoo import ENTRIES
+
+    (entry,) = (entry for entry in ENTRIES if entry.name == "mllama")
+    made = entry.make()
+    rec = softmap.record(made.inputs, made.model)
+    told = {(layer.queries_of, layer.keys_of) for layer in rec.batch(0).layers if layer.kind == "cross"}
+    assert told == {("tokens", None)}
+
+
+def test_masks_that_a_user_makes_are_not_held_once_more_for_each_layer(make_decoder, tmp_path):
+    import gc
+
+    size = 600
+    mask = torch.zeros(1, 1, size, size).masked_fill(
+        torch.ones(size, size).triu(1).bool(), torch.finfo(torch.float32).min
+    )
+    held = []
+
+    def look(done, total):
+        gc.collect()
+        large = {
+            x.untyped_storage().data_ptr()
+            for x in gc.get_objects()
+            if type(x) is torch.Tensor and x.numel() >= size * size
+        }
+        held.append(len(large))
+
+    inputs = {"input_ids": ids_of(size), "attention_mask": mask}
+    softmap.record(inputs, make_decoder(num_hidden_layers=4), out=tmp_path / "run.softmap", progress=look)
+    assert len(held) == 4
+    assert held[3] <= held[1]
+
+
+def test_numbers_that_a_user_adds_to_the_scores_are_a_bias_of_every_head(llama):
+    ids, size = ids_of(9), 9
+    mask = torch.zeros(1, 1, size, size).masked_fill(torch.ones(size, size).triu(1).bool(), -10_000.0)
+    for added in (mask, mask + torch.randn(size, size)):
+        rec = softmap.record({"input_ids": ids, "attention_mask": added}, llama)
+        assert_same_weights(rec, eager(llama, input_ids=ids, attention_mask=added).attentions)

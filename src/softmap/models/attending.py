@@ -19,7 +19,7 @@ from softmap import biases, kernels, masks
 from softmap.errors import ModelError
 from softmap.kernels.contract import Problem, Wanted
 from softmap.mechanism import PAGE
-from softmap.models.masking import CAUSAL, EVERYTHING, ModelMask, Rule, agree, both, dense_rule
+from softmap.models.masking import CAUSAL, EVERYTHING, ModelMask, Rule, agree, both, dense_rule, looks_back
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -104,7 +104,7 @@ class Piece:
     def problem(self) -> Problem:
         """The matrix of this call alone."""
         mask = both(self.rule.build(self.rows, self.keys), self.padding(self.keys))
-        bias = None if self.added is None else bias_of(self.added)
+        bias = None if self.added is None else bias_of(self.added, len(self.q))
         return Problem(self.q, self.k, mask, self.scale, self.softcap, self.sinks, bias)
 
 
@@ -163,7 +163,16 @@ class Call:
         """The positions of queries and keys, where the mask knows them."""
         return (self.mask.rows, self.mask.keys) if isinstance(self.mask, ModelMask) else None
 
-    def piece(self, item: int, rows: range, keys: range, own: range | None = None, *, trim: bool = True) -> Piece:
+    def piece(
+        self,
+        item: int,
+        rows: range,
+        keys: range,
+        own: range | None = None,
+        *,
+        trim: bool = True,
+        shared: dict[Any, Any] | None = None,
+    ) -> Piece:
         """What it says of one sequence.
 
         Args:
@@ -172,14 +181,17 @@ class Call:
             keys: the positions of the keys.
             own: the positions that are real tokens, of queries that are not those of the keys; else the mask's.
             trim: whether padding is left out.
+            shared: where what is made of a mask is found again by the other layers that are handed the same.
         """
         real_keys = real_rows = range(max(rows.stop, keys.stop))
         if isinstance(self.mask, ModelMask) and trim:
             real_keys = real_rows = self.mask.valid_range(item)
         real_rows = real_rows if own is None else own
+        rule, added = self._shared_rule(item, rows, keys, {} if shared is None else shared)
+        if trim and self.positions is not None and looks_back(rule):  # a cache of fixed size has room for keys to come
+            real_keys = _overlap(real_keys, range(rows.stop))
         some_rows, some_keys = _overlap(rows, real_rows), _overlap(keys, real_keys)
         of_rows, of_keys = _slice(some_rows, rows), _slice(some_keys, keys)
-        rule, added = self._rule(item, rows, keys)
         bias = self._position_bias(item)
         if bias is not None:
             added = bias if added is None else added + bias
@@ -203,6 +215,16 @@ class Call:
         """What the scores are multiplied by."""
         scale = self.options.get("scaling")
         return float(self.q.shape[-1] ** -0.5 if scale is None else scale)
+
+    def _shared_rule(self, item: int, rows: range, keys: range, shared: dict[Any, Any]) -> tuple[Rule, Tensor | None]:
+        """`_rule`, made once for all layers that are handed this mask."""
+        if self.mask is None:
+            return self._rule(item, rows, keys)
+        key = id(self.mask), item, rows, keys
+        if key not in shared:
+            shared[key] = self.mask, self._rule(item, rows, keys)  # with the mask, so that its id stays its own
+        made: tuple[Rule, Tensor | None] = shared[key][1]
+        return made
 
     def _rule(self, item: int, rows: range, keys: range) -> tuple[Rule, Tensor | None]:
         """Which key may be seen, and what a mask of numbers adds beyond that."""
@@ -258,9 +280,11 @@ class Call:
         """What the eager function adds to the scores of some queries, (1, heads or 1, n, keys)."""
         lowest = torch.finfo(torch.float32).min
         if isinstance(self.mask, torch.Tensor):
-            strip = self.mask[item if len(self.mask) > 1 else 0].expand(-1, len(rows), -1)[:, chosen]
+            strip = self.mask[item if len(self.mask) > 1 else 0].expand(-1, len(rows), -1)[
+                :, chosen.to(self.mask.device)
+            ]
             if strip.dtype == torch.bool:
-                strip = torch.zeros(strip.shape).masked_fill(~strip, lowest)
+                strip = torch.zeros(strip.shape, device=strip.device).masked_fill(~strip, lowest)
             return strip[None].float()
         key = torch.arange(keys.start, keys.stop)
         query = (chosen + rows.start)[:, None]
@@ -290,10 +314,12 @@ def attend(piece: Piece, wanted: Wanted | None, problem: Problem) -> tuple[Tenso
     return output, swept
 
 
-def bias_of(added: Float[Tensor, "heads queries keys"]) -> Bias:
-    """A matrix of biases as a bias: a number for each distance, where it is that."""
+def bias_of(added: Float[Tensor, "heads queries keys"], heads: int) -> Bias:
+    """A matrix of biases, one for each head or one for all, as a bias: a number for each distance, where it is that."""
     table = table_by_distance(added)
-    return biases.dense(added) if table is None else biases.relative(table, zero=added.shape[1] - 1, offset=0)
+    if table is None:
+        return biases.dense(added)
+    return biases.relative(table.expand(heads, -1), zero=added.shape[1] - 1, offset=0)
 
 
 def table_by_distance(added: Float[Tensor, "heads queries keys"]) -> Float[Tensor, "heads distances"] | None:
@@ -315,11 +341,22 @@ def eager_function(module: nn.Module) -> Callable[..., Any] | None:
     return next((home.eager_attention_forward for home in homes if hasattr(home, "eager_attention_forward")), None)
 
 
-def rows_to_compare(queries: int) -> Tensor:
-    """All rows of a page; some of more, the last among them."""
-    if queries <= PAGE:
+def rows_to_compare(queries: int, keys: int) -> Tensor:
+    """All rows of a page; some of a longer matrix, the last among them."""
+    if queries <= PAGE and keys <= PAGE:
         return torch.arange(queries)
-    return torch.linspace(0, queries - 1, SAMPLE).round().long()
+    chosen: Tensor = torch.linspace(0, queries - 1, min(queries, SAMPLE)).round().long()
+    return chosen
+
+
+def tolerance(piece: Piece, own: Tensor, dtype: torch.dtype) -> float:
+    """How far an output may be from the model's own by rounding alone: that of float32 grows with the scores."""
+    longest = [float(array.float().norm(dim=-1).max()) for array in (piece.q, piece.k)]
+    scores = longest[0] * longest[1] * abs(piece.scale)
+    rounding = 2e-5 + 4 * torch.finfo(torch.float32).eps * scores
+    if dtype != torch.float32:
+        rounding += 4 * torch.finfo(dtype).eps
+    return min(rounding, 0.1) * max(1e-6, float(own.abs().max()))
 
 
 def _is_plain(problem: Problem) -> bool:

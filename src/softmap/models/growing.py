@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from softmap.kernels import Swept
     from softmap.masks import Mask
 
-AGAIN = "Record each run of the model by itself; of generation, greedy or sampled with one beam."
+AGAIN = (
+    "Record each run of the model by itself; of generation, with one beam and one sequence for each prompt "
+    "(num_beams=1, num_return_sequences=1)."
+)
 
 
 @dataclass(eq=False)
@@ -38,12 +41,14 @@ class Block:
         q: the queries of each call, (heads, queries, d_k).
         k: the keys that each call brought, (kv_heads, keys, d_k).
         v: their values, (kv_heads, keys, d_v); none where they are not kept.
+        prints: a fingerprint of each key so far, (keys).
     """
 
     pieces: list[Piece] = field(default_factory=list)
     q: list[Tensor] = field(default_factory=list)
     k: list[Tensor] = field(default_factory=list)
     v: list[Tensor] = field(default_factory=list)
+    prints: Tensor = field(default_factory=lambda: torch.empty(0))
 
     @property
     def rows(self) -> range:
@@ -55,7 +60,7 @@ class Block:
         """The positions of all keys so far."""
         return range(self.pieces[0].keys.start, max(piece.keys.stop for piece in self.pieces))
 
-    def add(self, piece: Piece, path: str, *, keep: bool, values: bool) -> None:
+    def add(self, piece: Piece, path: str, *, keep: bool, values: bool, copy: bool) -> None:
         """Take another call, whose queries come right after those that are there; only its positions unless `keep`.
 
         Raises:
@@ -66,13 +71,13 @@ class Block:
             expected = f"queries that continue at {self.rows.stop}, on keys that continue at {self.keys.stop}"
             raise ModelError(path, expected, got, AGAIN)
         new = piece.keys.start if not self.pieces else self.keys.stop
-        if self.pieces and not self._continues(piece):
+        if not self._continues(piece):
             raise ModelError(path, "the same keys of earlier tokens in each call", "others", AGAIN)
         fresh = slice(new - piece.keys.start if keep else len(piece.keys), None)
-        self.q.append(piece.q[:, 0 if keep else len(piece.rows) :].detach())
-        self.k.append(piece.k[:, fresh].detach())
+        self.q.append(_taken(piece.q[:, 0 if keep else len(piece.rows) :], copy=False))
+        self.k.append(_taken(piece.k[:, fresh], copy))
         if values:
-            self.v.append(piece.v[:, fresh].detach())
+            self.v.append(_taken(piece.v[:, fresh], copy))
         self.pieces.append(piece.without_arrays())
 
     def mask(self) -> Mask:
@@ -90,7 +95,7 @@ class Block:
         if all(one is None for one in added):
             return None
         if len(added) == 1 and added[0] is not None:
-            return bias_of(added[0])
+            return bias_of(added[0], len(self.q[0]))
         numbers: dict[int, Tensor] = {}
         for piece in self.pieces:
             table = None if piece.added is None else table_by_distance(piece.added)
@@ -101,20 +106,27 @@ class Block:
                 known = numbers.setdefault(first + i, table[:, i])
                 if not torch.equal(known, table[:, i]):
                     raise ModelError(path, "one bias for each distance", f"two for {first + i}", AGAIN)
-        distances = sorted(numbers)
+        distances, heads = sorted(numbers), len(self.q[0])
         offset = self.rows.start - self.keys.start
-        return biases.relative(torch.stack([numbers[d] for d in distances], 1), zero=-distances[0], offset=offset)
+        table = torch.stack([numbers[d] for d in distances], 1).expand(heads, -1)
+        return biases.relative(table, zero=-distances[0], offset=offset)
 
     def _continues(self, piece: Piece) -> bool:
-        """Whether the key before the new ones is still what it was, up to rounding: some models make it anew."""
-        last = self.keys.stop - 1
-        if last not in piece.keys:
-            return last + 1 == piece.keys.start
-        if not self.k[-1].shape[1]:
-            return True  # keys that are not kept
-        known, now = self.k[-1][:, -1].float(), piece.k[:, last - piece.keys.start].float()
-        tolerance = 1e-3 + 4 * torch.finfo(piece.k.dtype).eps
-        return float((known - now).abs().max()) <= tolerance * float(known.abs().max())
+        """Whether the keys that were there are still what they were, up to rounding: some models make them anew.
+
+        Of each key a fingerprint is kept, one number that any change of it moves.
+        """
+        prints = _fingerprints(piece.k)  # (keys of the piece)
+        first = self.keys.start if self.pieces else piece.keys.start
+        both = range(max(piece.keys.start, first), min(piece.keys.stop, first + len(self.prints)))
+        known = self.prints[both.start - first : both.stop - first]
+        now = prints[both.start - piece.keys.start : both.stop - piece.keys.start]
+        fresh = max(0, first + len(self.prints) - piece.keys.start)
+        self.prints = torch.cat([self.prints, prints[fresh:]])
+        if not len(known):
+            return True
+        most = max(1e-4, torch.finfo(piece.k.dtype).eps) * float(known.abs().max())
+        return float((known - now).abs().max()) <= most
 
 
 @dataclass(eq=False)
@@ -142,11 +154,9 @@ class Growing:
     x: Tensor | None = None
 
     def forget(self) -> None:
-        """Let go of what is kept elsewhere by now."""
+        """Let go of everything: it is kept elsewhere by now."""
         self.swept = self.own = self.x = None
-        for block in self.blocks:
-            for parts in (block.q, block.k, block.v):
-                parts.clear()
+        self.blocks.clear()
 
     @property
     def calls(self) -> int:
@@ -189,6 +199,19 @@ class Growing:
             runs.append(Run(len(block.rows), keys, block.mask()))
             first = keys.stop
         return Stacked(tuple(runs), offset=0 if all(len(run.keys) == run.queries for run in runs) else None)
+
+
+def _taken(x: Tensor, copy: bool) -> Tensor:
+    """An array that nothing else writes to, and that does not hold more than itself."""
+    part_of_more = x.untyped_storage().nbytes() > x.numel() * x.element_size()
+    return x.detach().clone() if copy or part_of_more else x.detach()
+
+
+def _fingerprints(k: Float[Tensor, "kv_heads keys d_k"]) -> Float[Tensor, " keys"]:
+    """One number for each key, on the CPU: its product with a fixed random vector."""
+    heads, _, width = k.shape
+    vector = torch.randn(heads, width, generator=torch.Generator().manual_seed(0)).to(k.device)
+    return torch.einsum("hnd,hd->n", k.float(), vector).cpu()
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

@@ -128,10 +128,10 @@ class ModelMask:
         """What the function itself says, padding apart, for positions that broadcast."""
         batch, head = query.new_tensor(item), query.new_tensor(0)
         if not self.by_element:
-            return self.function(batch, head, query, key).expand(torch.broadcast_shapes(query.shape, key.shape))
+            return self.function(batch, head, query, key).cpu().expand(torch.broadcast_shapes(query.shape, key.shape))
         query, key = torch.broadcast_tensors(query, key)
         one = torch.vmap(lambda q, k: self.function(batch, head, q, k).reshape(()))
-        return one(query.reshape(-1), key.reshape(-1)).reshape(query.shape)
+        return one(query.reshape(-1), key.reshape(-1)).cpu().reshape(query.shape)
 
     def asking(self, item: int) -> Rule:
         """The rule that asks the function itself, strip by strip."""

@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
 from softmap.errors import DtypeError, ParameterError, TextError
+from softmap.matrix.inputs import read_count, read_grid
 from softmap.models.interface import calls_interface, find_others
+from softmap.models.keeping import Keeping
 from softmap.models.load import LoadedModel, load
-from softmap.models.recorder import Keeping
 from softmap.tokens import Tokens, tokenize
 
 STATISTICS = ("top", "cells", "entropy", "distance", "received")
 DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
 
 
-def read_model(model: Any, device: str | torch.device | None = None) -> LoadedModel:
+def read_model(model: Any, device: str | torch.device | None = None, tokenizer: Any = None) -> LoadedModel:
     """The model that is meant by what `record` takes for one.
 
     Raises:
         ModelError: it can't be found or loaded.
-        ParameterError: a device for a model that is loaded already.
+        ParameterError: a device for a model that is loaded already, or a tokenizer for one that brings its own.
     """
     from transformers import PreTrainedModel
 
     if isinstance(model, PreTrainedModel):
-        loaded = LoadedModel(model, None, model.config.name_or_path or type(model).__name__)
+        loaded = LoadedModel(model, tokenizer, model.config.name_or_path or type(model).__name__)
+    elif tokenizer is not None:
+        hint = "Leave it out: a model that is loaded by name, and a LoadedModel, bring theirs."
+        raise ParameterError("tokenizer", "None, or a PreTrainedModel with it", type(model).__name__, hint)
     elif isinstance(model, LoadedModel):
         loaded = model
     else:
@@ -41,13 +45,17 @@ def read_model(model: Any, device: str | torch.device | None = None) -> LoadedMo
 
 
 def read_inputs(given: Any, loaded: LoadedModel, truncate: bool) -> tuple[Tokens | None, dict[str, Any]]:
-    """The tokens, where a text was given, and the model's arguments."""
+    """The tokens, where a text was given, and the model's arguments.
+
+    Raises:
+        TextError: neither a text, nor token ids, nor a mapping of arguments.
+    """
     if isinstance(given, str):
         tokens = tokenize(loaded, given, truncate=truncate)
         return tokens, inputs_of(tokens, loaded)
-    device = loaded.model.device
     if isinstance(given, Mapping):
-        return None, {name: x.to(device) if hasattr(x, "to") else x for name, x in given.items()}
+        inputs = {name: _as_argument(x, loaded.model.device) for name, x in given.items()}
+        return None, _with_a_start(inputs, loaded)
     try:
         ids = torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -57,20 +65,44 @@ def read_inputs(given: Any, loaded: LoadedModel, truncate: bool) -> tuple[Tokens
         got = f"{ids.dtype} of shape {tuple(ids.shape)}"
         hint = "Padded sequences come as a mapping with their attention_mask."
         raise TextError("text_or_inputs", "whole numbers (tokens,) or (batch, tokens)", got, hint)
-    ids = ids.long().reshape(-1, ids.shape[-1]).to(device)
-    return None, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return None, _arguments(ids.long().reshape(-1, ids.shape[-1]), loaded)
 
 
 def inputs_of(tokens: Tokens, loaded: LoadedModel) -> dict[str, Any]:
-    """A text as the model's arguments; a decoder beside an encoder reads the token that it starts with."""
-    ids = torch.tensor([tokens.ids], device=loaded.model.device)
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if loaded.model.config.is_encoder_decoder:
-        start = getattr(loaded.model.config, "decoder_start_token_id", None)
-        inputs["decoder_input_ids"] = torch.tensor([[0 if start is None else start]], device=loaded.model.device)
-        if "decoder_attention_mask" in inspect.signature(loaded.model.forward).parameters:  # it may start with padding
-            inputs["decoder_attention_mask"] = torch.ones_like(inputs["decoder_input_ids"])
-    return inputs
+    """A text as the model's arguments."""
+    return _arguments(torch.tensor([tokens.ids]), loaded)
+
+
+def _arguments(ids: torch.Tensor, loaded: LoadedModel) -> dict[str, Any]:
+    ids = ids.to(loaded.model.device)
+    return _with_a_start({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, loaded)
+
+
+def _with_a_start(inputs: dict[str, Any], loaded: LoadedModel) -> dict[str, Any]:
+    """The arguments, with the token that a decoder beside an encoder starts with, where it is given nothing to read."""
+    config, given = loaded.model.config, ("decoder_input_ids", "decoder_inputs_embeds", "labels")
+    accepted = inspect.signature(loaded.model.forward).parameters
+    if not config.is_encoder_decoder or "decoder_input_ids" not in accepted or any(name in inputs for name in given):
+        return inputs
+    first = next(x for x in inputs.values() if isinstance(x, torch.Tensor))
+    start = getattr(config, "decoder_start_token_id", None)
+    ids = torch.full((len(first), 1), 0 if start is None else start, device=first.device)
+    more = {"decoder_input_ids": ids}
+    if "decoder_attention_mask" in accepted:  # it may start with padding
+        more["decoder_attention_mask"] = torch.ones_like(ids)
+    return inputs | more
+
+
+def _as_argument(x: Any, device: torch.device) -> Any:
+    """A tokenizer's lists as a tensor with an axis of sequences; everything else as it is, on the model's device."""
+    if isinstance(x, list) and x and isinstance(x[0], int | list):
+        try:
+            x = torch.tensor(x)
+        except (TypeError, ValueError) as error:
+            hint = "Ask the tokenizer to pad them: padding=True."
+            raise TextError("text_or_inputs", "sequences of one length", "lists of several", hint) from error
+        x = x[None] if x.ndim == 1 else x
+    return x.to(device) if hasattr(x, "to") else x
 
 
 def read_chunk(chunk: Any, loaded: LoadedModel, inputs: dict[str, Any]) -> int | None:
@@ -107,7 +139,7 @@ def read_keeping(
         DtypeError: a dtype that q, k and v are not kept in.
     """
     if layers is not None:
-        layers = [layers] if hasattr(layers, "__index__") else list(layers)
+        layers = list(layers) if isinstance(layers, Iterable) else [layers]
         wrong = [i for i in layers if isinstance(i, bool) or not hasattr(i, "__index__") or i < 0]
         if wrong or not layers:
             hint = "Layers count from 0, in the order in which they run."
@@ -116,10 +148,14 @@ def read_keeping(
     if isinstance(summary, Mapping):
         unknown = sorted(set(summary) - set(STATISTICS))
         if unknown:
-            raise ParameterError("summary", f"options among {', '.join(STATISTICS)}", ", ".join(unknown), "")
-        statistics = dict(summary)
-    elif summary:
-        statistics = {}
+            expected = f"options among {', '.join(STATISTICS)}"
+            raise ParameterError("summary", expected, ", ".join(unknown), "They are those of AttentionMatrix.summary.")
+        statistics = _read_statistics(summary)
+    elif isinstance(summary, bool):
+        statistics = {} if summary else None
+    else:
+        hint = "True for all statistics, False for none, or a mapping of options."
+        raise ParameterError("summary", "True, False or a mapping", repr(summary), hint)
     if statistics_only and statistics is None:
         hint = "Leave one of the two out."
         raise ParameterError("statistics_only", "statistics to keep", "summary=False", hint)
@@ -130,6 +166,16 @@ def read_keeping(
         values=keep_values and not statistics_only,
         dtype=_read_dtype(dtype),
     )
+
+
+def _read_statistics(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the statistics, checked before the model runs."""
+    read_count("top", summary.get("top", 8), 0, "It is how many of the largest weights of each row to give.")
+    read_grid(summary.get("cells", 64), 1, 1)
+    for name in ("entropy", "distance", "received"):
+        if not isinstance(summary.get(name), bool | None):
+            raise ParameterError(name, "True or False", repr(summary[name]), "It says whether it is wanted.")
+    return dict(summary)
 
 
 def _read_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:

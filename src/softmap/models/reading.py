@@ -51,7 +51,8 @@ class Read:
         """Where the real tokens of a sequence stand among so many."""
         if self.real is None:
             return range(count)
-        places = self.real[item, :count].nonzero()[:, 0]
+        real = self.real[item]
+        places = real[max(0, len(real) - count) :].nonzero()[:, 0]  # a mask may begin with tokens of an earlier cache
         if not len(places):
             return range(count)
         grown = count if self.real.shape[1] < count else 0  # tokens that came after the mask was given are real
@@ -69,12 +70,14 @@ class Reader:
     Attributes:
         tokens: what it reads; of an encoder-decoder, its encoder.
         target: what an encoder-decoder's decoder reads.
+        failed: whether a run ended with an exception.
     """
 
     recorder: Recorder
     encoder_decoder: bool
     tokens: Read = field(default_factory=Read)
     target: Read = field(default_factory=Read)
+    failed: bool = False
     _depth: int = 0
 
     @contextlib.contextmanager
@@ -102,6 +105,7 @@ class Reader:
     def _after(self, module: Any, args: Any, output: Any) -> None:
         if not self.recorder.is_elsewhere():
             self._depth -= 1
+            self.failed |= output is None  # which no model gives; the hook is called after an exception too
 
     def _read(self, given: dict[str, Any]) -> None:
         ids, mask = given.get("input_ids"), given.get("attention_mask")

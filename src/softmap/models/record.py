@@ -6,22 +6,24 @@ import contextlib
 import inspect
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from softmap.errors import ModelError, RecordingError, SoftmapError
+import torch
+
+from softmap.errors import ModelError, ParameterError, RecordingError, SoftmapError
+from softmap.models.keeping import Keeping
 from softmap.models.options import inputs_of, read_chunk, read_inputs, read_keeping, read_model
-from softmap.models.recorder import Keeping
 from softmap.models.session import Session
 from softmap.models.settings import quiet_transformers
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
     from transformers import PreTrainedModel
 
+    from softmap.matrix import AttentionMatrix
     from softmap.models.load import LoadedModel
-    from softmap.recorded import Recording
+    from softmap.recorded import Origin, Recording
+    from softmap.recorded.storage import Writer
     from softmap.tokens import Tokens
 
 
@@ -37,6 +39,7 @@ def record(
     dtype: str | torch.dtype | None = None,
     chunk: int | None = None,
     out: str | os.PathLike[str] | None = None,
+    tokenizer: Any = None,
     truncate: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Recording:
@@ -60,6 +63,7 @@ def record(
         chunk: how many tokens a decoder reads at a time, with a cache of the keys before; all at once unless given.
         out: the folder to write to, layer by layer as they run; the recording then lies in it, and memory holds one
             layer. With `chunk` it is written at the end.
+        tokenizer: the model's, where a ``PreTrainedModel`` is given; it names the tokens, and reads a text.
         truncate: whether a text longer than the model's limit is cut at its end.
         progress: called with how many layers are done, of how many (0 where that is not known).
 
@@ -70,16 +74,14 @@ def record(
         RecordingError: the place to write to is taken.
     """
     keeping = read_keeping(layers, keep_values, statistics_only, summary, dtype)
-    loaded = read_model(model, device)
+    loaded = read_model(model, device, tokenizer)
     tokens, inputs = read_inputs(text_or_inputs, loaded, truncate)
     size = read_chunk(chunk, loaded, inputs)
     with contextlib.ExitStack() as stack:
         session = Session(loaded, keeping, tokens, progress, single_run=size is None)
         if out is None:
             return _record(session, inputs, size)
-        from softmap.recorded.storage import Writer
-
-        writer = stack.enter_context(Writer(out, session.origin()))
+        writer = stack.enter_context(_writing(out, session.origin()))
         if size is None:
             session.writer = writer
         recording = _record(session, inputs, size)
@@ -135,6 +137,9 @@ class LiveRecording:
     def __len__(self) -> int:
         return len(self.recording)
 
+    def __iter__(self) -> Iterator[AttentionMatrix]:
+        return iter(self.recording)
+
     def __repr__(self) -> str:
         return "LiveRecording(open)" if self._recording is None else repr(self._recording)
 
@@ -169,9 +174,7 @@ def recording(
         ParameterError: as `record`.
     """
     keeping = read_keeping(layers, keep_values, statistics_only, summary, dtype)
-    loaded = read_model(model)
-    if tokenizer is not None:
-        loaded = replace(loaded, tokenizer=tokenizer)
+    loaded = read_model(model, None, tokenizer)
     live, session = LiveRecording(), Session(loaded, keeping, None)
     with session.open():
         yield live
@@ -187,7 +190,7 @@ def _record(session: Session, inputs: dict[str, Any], chunk: int | None) -> Reco
         with session.open():
             try:
                 _run(loaded.model, inputs, chunk)
-            except SoftmapError:
+            except (SoftmapError, OSError, MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as error:  # whatever a model's own code raises
                 got = f"{type(error).__name__}: {error}"
@@ -196,6 +199,22 @@ def _record(session: Session, inputs: dict[str, Any], chunk: int | None) -> Reco
     finally:
         _set_training(training)
     return session.recording()
+
+
+@contextlib.contextmanager
+def _writing(out: Any, origin: Origin) -> Iterator[Writer]:
+    """A writer, of which nothing is left where not even one layer was written."""
+    from softmap.recorded.storage import Writer
+
+    if not isinstance(out, str | os.PathLike):
+        raise ParameterError("out", "the name of a folder", repr(out), 'As in out="run.softmap".')
+    with Writer(out, origin) as writer:
+        try:
+            yield writer
+        except BaseException:
+            if writer.is_empty:
+                writer.discard()
+            raise
 
 
 def _run(model: Any, inputs: dict[str, Any], chunk: int | None) -> None:

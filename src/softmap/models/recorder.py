@@ -8,51 +8,23 @@ calls in the next run of the model continues (a cache).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from softmap import kernels
 from softmap.errors import ModelError
-from softmap.kernels.contract import Wanted
-from softmap.matrix.inputs import read_distance, read_grid
-from softmap.matrix.summary import summarize
-from softmap.models.attending import Call, Piece, attend, rows_to_compare
-from softmap.models.growing import Block, Growing
-from softmap.models.projections import biases_of
-from softmap.recorded import Inside, RecordedLayer
+from softmap.models.attending import Call, Piece, attend, rows_to_compare, tolerance
+from softmap.models.growing import AGAIN, Block, Growing
+from softmap.models.keeping import wanted_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from softmap.kernels import Swept
-    from softmap.kernels.contract import Problem
-    from softmap.matrix import Summary
+    from softmap.models.keeping import Keeping
 
 LayerKey = tuple["nn.Module", int]
-
-
-@dataclass(frozen=True)
-class Keeping:
-    """What of a run is to be kept.
-
-    Attributes:
-        layers: which layers, by number; None for all.
-        statistics: `AttentionMatrix.summary`'s options; None where no statistics are wanted.
-        qk: whether q and k are kept.
-        values: whether the values are kept.
-        dtype: what q, k and v are kept in; None for the model's own.
-        inside: whether the output of the model's own attention function is kept, and what entered each layer, x.
-    """
-
-    layers: Collection[int] | None = None
-    statistics: Mapping[str, Any] | None = field(default_factory=dict)
-    qk: bool = True
-    values: bool = True
-    dtype: torch.dtype | None = None
-    inside: bool = False
 
 
 class Side(NamedTuple):
@@ -77,6 +49,8 @@ class Recorder:
         entered: what entered each layer the last time, where it is kept.
         batch: how many sequences there are; None as long as nobody said.
         targets: the positions of the real tokens that a decoder reads, of each sequence; None where nobody said.
+        shared: what was made of a mask of this run, for all layers that are handed the same.
+        copies: whether q, k and v are copied, since a cache may write over them later.
     """
 
     name: str
@@ -87,6 +61,8 @@ class Recorder:
     visits: dict[nn.Module, int] = field(default_factory=dict)
     batch: int | None = None
     targets: list[range] | None = None
+    shared: dict[Any, Any] = field(default_factory=dict)
+    copies: bool = True
     layers: dict[LayerKey, list[Growing]] = field(default_factory=dict)
     entered: dict[nn.Module, Tensor] = field(default_factory=dict)
     crossing: dict[LayerKey, bool] = field(default_factory=dict)
@@ -100,9 +76,16 @@ class Recorder:
         return threading.get_ident() != self._thread
 
     def begin_run(self, batch: int | None) -> None:
-        """The model begins to run."""
+        """The model begins to run.
+
+        Raises:
+            ModelError: on another number of sequences than before.
+        """
         self.visits.clear()
+        self.shared.clear()
         self._run += 1
+        if None not in (self.batch, batch) and batch != self.batch:
+            raise ModelError(self.name, f"{self.batch} sequences in each run of the model", f"{batch}", AGAIN)
         self.batch = self.batch or batch
 
     def saw(self, module: nn.Module, given: Mapping[str, Any]) -> None:
@@ -133,9 +116,9 @@ class Recorder:
                 hint = f"{type(call.module).__name__} makes its output of more than one softmax attention."
                 raise ModelError(f"{self.name}, {path}", "one attention", got, hint)
             side = self._side(call, growing, item, beside, crossing=self.crossing[key])
-            piece = call.piece(item, side.rows, side.keys, side.own)
+            piece = call.piece(item, side.rows, side.keys, side.own, shared=self.shared)
             if (piece.rows, piece.keys) != (side.rows, side.keys):  # padding is computed, since some models pool there
-                whole = call.piece(item, side.rows, side.keys, trim=False)
+                whole = call.piece(item, side.rows, side.keys, trim=False, shared=self.shared)
                 output[item] = attend(whole, None, whole.problem)[0]
             if not piece.rows or not piece.keys:
                 continue  # padding alone
@@ -146,51 +129,6 @@ class Recorder:
     def finish(self) -> None:
         """The last layer is complete too."""
         self._settle(self._last)
-
-    def recorded(self, growing: Growing, **of: Any) -> RecordedLayer:
-        """A layer of one sequence as it is kept.
-
-        Raises:
-            ModelError: numbers that the dtype to keep them in does not hold.
-        """
-        path, keeping = f"{self.name}, {growing.path}", self.keeping
-        if not growing.blocks:
-            hint = "Leave the empty sequence out of the batch."
-            raise ModelError(path, "a real token in each sequence", "one of padding alone", hint)
-        problem, v = growing.problem(), growing.values() if keeping.values else None
-        summary, logsumexp = None, None
-        if keeping.statistics is not None:
-            swept = growing.swept if growing.calls == 1 else None
-            if swept is None:
-                with torch.no_grad():
-                    swept = kernels.sweep(problem, wanted_of(keeping.statistics, problem, None))
-            summary, logsumexp = _summary(swept, keeping.statistics, problem), swept.statistics.logsumexp
-        q, k, v = (_stored(path, name, x, keeping.dtype) for name, x in (("q", problem.q), ("k", problem.k), ("v", v)))
-        rounded = q.dtype != problem.q.dtype
-        return RecordedLayer(
-            path=growing.path,
-            shape=problem.shape,
-            q=q if keeping.qk else None,
-            k=k if keeping.qk else None,
-            v=v,
-            mask=problem.mask,
-            scale=problem.scale,
-            softcap=problem.softcap,
-            sinks=problem.sinks,
-            bias=problem.bias,
-            summary=summary,
-            logsumexp=None if rounded else logsumexp,
-            largest=(float(q.abs().max()), float(k.abs().max())) if rounded else (problem.largest_q, problem.largest_k),
-            difference=growing.difference,
-            inside=self._inside(growing, problem, v) if keeping.inside else None,
-            **of,
-        )
-
-    def _inside(self, growing: Growing, problem: Problem, v: Tensor | None) -> Inside:
-        x, biases = growing.x, None
-        if x is not None and v is not None:
-            biases = biases_of(growing.module, x, (problem.q, problem.k, v))
-        return Inside(growing.own, None if biases is None else x, biases or (), growing.compared)
 
     def _key(self, module: nn.Module) -> tuple[LayerKey, bool]:
         """The layer that calls, and whether it has called before in this run of its module."""
@@ -266,14 +204,13 @@ class Recorder:
         if keep and first and self.keeping.statistics is not None:
             wanted = wanted_of(self.keeping.statistics, problem, piece.v)
         output, swept = attend(piece, wanted, problem)
-        if first:
-            self._compare(call, growing, item, piece, side, output, path)
-        if growing.own is not None and growing.own.shape[1] == output.shape[1]:
+        self._compare(call, growing, item, piece, side, output, path)
+        if first and growing.own is not None and growing.own.shape[1] == output.shape[1]:
             output = growing.own.to(output.dtype)  # for its story the model runs as it does by itself
         if first or beside:
             growing.blocks.append(Block())
         growing.swept = swept if first and wanted is not None else None
-        growing.blocks[-1].add(piece, path, keep=keep, values=self.keeping.values)
+        growing.blocks[-1].add(piece, path, keep=keep, values=self.keeping.values, copy=self.copies)
         return output
 
     def _entered(self, call: Call, item: int, piece: Piece, side: Side) -> Tensor | None:
@@ -291,52 +228,23 @@ class Recorder:
         Raises:
             ModelError: it is further than rounding goes.
         """
-        spans = piece.problem.spans
-        chosen = rows_to_compare(len(piece.rows))
+        first, spans = not growing.blocks, piece.problem.spans
+        chosen = rows_to_compare(len(piece.rows), len(piece.keys))
         chosen = chosen[(spans.stop > spans.start)[chosen]]
-        if self.keeping.inside:
+        if self.keeping.inside and first:
             growing.x = self._entered(call, item, piece, side)
         own = None
         if len(chosen):
             own = call.own_output(item, side.rows, side.keys, chosen + piece.rows.start - side.rows.start)
         if own is None:
             return
-        growing.difference = float((output[:, chosen].float() - own).abs().max())
-        if self.keeping.inside:
+        difference, most = float((output[:, chosen].float() - own).abs().max()), tolerance(piece, own, output.dtype)
+        growing.difference = max(difference, growing.difference or 0.0)
+        if self.keeping.inside and first:
             growing.own, growing.compared = own, chosen
-        tolerance = (1e-3 + 4 * torch.finfo(output.dtype).eps) * max(1e-6, float(own.abs().max()))
-        if not growing.difference <= tolerance:
-            got = f"an output that differs by {growing.difference:.1e}, where the largest number is {float(own.abs().max()):.1e}"
+        if not difference <= most:
+            got = (
+                f"an output that differs by {difference:.1e}, where the largest number is {float(own.abs().max()):.1e}"
+            )
             hint = f"{type(call.module).__name__} does something that softmap does not know."
             raise ModelError(path, "the output of the model's own attention function", got, hint)
-
-
-def wanted_of(options: Mapping[str, Any], problem: Problem, v: Tensor | None) -> Wanted:
-    """What a sweep is to give for these options of `AttentionMatrix.summary`."""
-    _, queries, keys = problem.shape
-    return Wanted(
-        v=v,
-        top=options.get("top", 8),
-        entropy=options.get("entropy", True),
-        distance=read_distance(options.get("distance"), problem),
-        received=options.get("received", True),
-        cells=read_grid(options.get("cells", 64), queries, keys),
-    )
-
-
-def _summary(swept: Swept, options: Mapping[str, Any], problem: Problem) -> Summary:
-    """The statistics that are kept: all but the output."""
-    swept = swept._replace(statistics=replace(swept.statistics, output=None))
-    _, queries, keys = problem.shape
-    return summarize(swept, read_grid(options.get("cells", 64), queries, keys), problem.dtype, lambda tensor: tensor)
-
-
-def _stored(path: str, name: str, x: Any, dtype: torch.dtype | None) -> Any:
-    """q, k or v in the dtype that it is to be kept in, without the arrays that it is a part of."""
-    if x is None:
-        return None
-    kept = x.to(dtype or x.dtype)
-    if bool(kept.isinf().any()):
-        got = f"{name} up to {float(x.abs().max()):.3g}"
-        raise ModelError(path, f"numbers within {dtype}", got, "Keep them in another dtype, such as bfloat16.")
-    return kept.contiguous() if kept.is_contiguous() else kept.clone(memory_format=torch.contiguous_format)

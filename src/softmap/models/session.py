@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from softmap import __version__
-from softmap.errors import ModelError, ParameterError
-from softmap.models.interface import find_others, standing_in
+from softmap.errors import ModelError, ParameterError, RecordingError
+from softmap.models.interface import calls_interface, find_others, standing_in
+from softmap.models.keeping import Keeping, keep
 from softmap.models.reading import Reader
-from softmap.models.recorder import Keeping, Recorder
+from softmap.models.recorder import Recorder
 from softmap.recorded import Origin, RecordedLayer, RecordedSequence, Recording
 from softmap.tokens import Tokens, tokens_of_ids
 
@@ -51,7 +52,8 @@ class Session:
         self.others = find_others(model, loaded.name)
         self.encoder_decoder = bool(model.config.is_encoder_decoder)
         paths = {module: path for path, module in model.named_modules()}
-        self.recorder = Recorder(loaded.name, paths, keeping, self._settled)
+        self.recorder = Recorder(loaded.name, paths, keeping, self._settled, copies=not single_run)
+        self.count = sum(calls_interface(module) for module in model.modules())
         self.reader = Reader(self.recorder, self.encoder_decoder)
         self.done: dict[int, list[RecordedLayer]] = {}
 
@@ -80,17 +82,23 @@ class Session:
             )
             for item in range(batch)
         )
-        return Recording(self.origin(), sequences, self.others)
+        return Recording(self.origin(), tuple(map(_with_its_texts, sequences)), self.others)
 
     def _settled(self, number: int, layers: list[Growing]) -> None:
         """A layer is complete for this run of the model; where no other run follows, only what is kept of it stays."""
-        self.progress(len(self.recorder.layers), 0)
+        done = len(self.recorder.layers)
+        self.progress(done, max(done, self.count))
         if not self.single_run or number in self.done:
             return
         key = list(self.recorder.layers)[number]
         self.done[number] = self._recorded(number, key, layers)
         if self.writer is not None:
-            self.done[number] = self.writer.add(self.done[number])
+            try:
+                self.done[number] = self.writer.add(self.done[number])
+            except OSError as error:
+                hint = "Make room, or choose another place. What was written opens with partial=True."
+                place = str(self.writer.path)
+                raise RecordingError(place, "a place that can be written to", str(error), hint) from error
         for growing in layers:
             growing.forget()
 
@@ -104,14 +112,16 @@ class Session:
         for item, growing in enumerate(layers):
             part = self._part(growing, cross)
             side: Text = "target" if self.encoder_decoder and part == "decoder" else "tokens"
-            layer = self.recorder.recorded(growing, number=number, kind="cross" if cross else "self", part=part)
+            about = {"number": number, "kind": "cross" if cross else "self", "part": part}
+            layer = keep(growing, self.recorder.keeping, self.loaded.name, **about)
             queries, keys = self._count(side, item), self._count("tokens" if cross else side, item)
             of_text = NO_TEXT.search(growing.path) is None
+            keys_of_text = of_text and (self.encoder_decoder or not cross)  # else it looks at pictures or sounds
             found.append(
                 replace(
                     layer,
                     queries_of=side if of_text and queries == layer.shape[1] else None,
-                    keys_of=("tokens" if cross else side) if of_text and keys == layer.shape[2] else None,
+                    keys_of=("tokens" if cross else side) if keys_of_text and keys == layer.shape[2] else None,
                 )
             )
         return found
@@ -150,6 +160,9 @@ class Session:
         if unseen:
             hint = "They ran and did not call the attention function that the model was set to."
             raise ModelError(name, "every attention layer to be seen", f"not {', '.join(unseen[:6])}", hint)
+        if self.reader.failed:
+            hint = "Its layers do not belong together any more; record anew."
+            raise ModelError(name, "runs of the model that end well", "one that failed", hint)
         chosen = self.recorder.keeping.layers
         missing = sorted(set(chosen or ()) - set(range(len(self.recorder.layers))))
         if missing:
@@ -170,3 +183,13 @@ class Session:
             stored=dtype if kept is None else str(kept).removeprefix("torch."),
             versions=packages,
         )
+
+
+def _with_its_texts(sequence: RecordedSequence) -> RecordedSequence:
+    """A sequence with the texts that some of its layers have as queries or keys: others do not cover what was run."""
+    of = {text for layer in sequence.layers for text in (layer.queries_of, layer.keys_of)}
+    return replace(
+        sequence,
+        tokens=sequence.tokens if "tokens" in of else None,
+        target=sequence.target if "target" in of else None,
+    )

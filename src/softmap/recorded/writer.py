@@ -74,6 +74,11 @@ class Writer:
     ) -> None:
         self._closed = True
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no layer has been written."""
+        return not self._layers
+
     def add(self, layers: Sequence[RecordedLayer]) -> list[RecordedLayer]:
         """Write the next layer.
 
