@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from click.testing import CliRunner
 
 import softmap
 from softmap.cli import main
+from softmap.recorded.writer import Writer
 
 TEXT = "I love learning, and learning loves me."
 
@@ -57,11 +60,66 @@ def test_what_is_kept_is_chosen(tmp_path):
     assert softmap.load(tmp_path / "b").layers[0].q is None
 
 
-def test_place_that_is_taken_is_refused_before_the_model_runs(folder):
-    result = run("record", TEXT, "-o", folder)
+class Terminal(io.StringIO):
+    """A stderr on which progress is shown."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.fixture(scope="module")
+def two_texts(tmp_path_factory, make_model):
+    """A recording of an encoder-decoder; its decoder read the token before each of the encoder's, after [SEP]."""
+    path = tmp_path_factory.mktemp("recordings") / "bart.softmap"
+    loaded = make_model("bart", encoder_layers=2, decoder_layers=1, decoder_start_token_id=2)
+    ids = loaded.tokenizer("the cat sat", return_tensors="pt").input_ids
+    target = loaded.tokenizer("i love learning", return_tensors="pt").input_ids
+    softmap.record({"input_ids": ids, "decoder_input_ids": target}, loaded).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def batch(tmp_path_factory, bundled):
+    """A recording of two sequences."""
+    path = tmp_path_factory.mktemp("recordings") / "batch.softmap"
+    softmap.record(torch.tensor([[101, 1045, 102], [101, 2293, 102]]), bundled).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("place", "words"), [("taken", ("a name that is not taken",)), ("no/run", ("to be a folder", "mkdir -p"))]
+)
+def test_place_for_a_recording_is_checked_before_the_model_is_loaded(tmp_path, monkeypatch, place, words):
+    def load(*_, **__):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("softmap.models.load", load)
+    (tmp_path / "taken").mkdir()
+    result = run("record", TEXT, "-o", tmp_path / place)
     assert result.exit_code == 1
-    assert "Traceback" not in result.output
-    assert str(folder) in result.output
+    assert "failed" not in result.output
+    assert all(word in result.output for word in (*words, str(tmp_path / place)))
+
+
+def test_float64_is_kept_where_it_is_asked_for(tmp_path):
+    result = run("record", "I love", "-o", tmp_path / "a", "--dtype", "float64", "--layers", "0")
+    assert result.exit_code == 0, result.output
+    assert softmap.load(tmp_path / "a").layers[0].q.dtype == torch.float64
+
+
+def test_text_that_is_cut_is_said_to_be(tmp_path):
+    result = run("record", "word " * 600, "-o", tmp_path / "a", "--truncate", "--layers", "0", "--no-values")
+    assert result.exit_code == 0, result.output
+    cut = softmap.load(tmp_path / "a").tokens.cut
+    assert cut > 0
+    assert f"tokens ({cut} more were cut off)" in result.stdout
+    assert f"tokens ({cut} more were cut off): word word" in run("info", tmp_path / "a").stdout
+    assert json.loads(run("info", tmp_path / "a", "--json").stdout)["cut"] == [cut]
+
+
+def test_text_that_is_whole_is_not_said_to_be_cut(folder):
+    assert "cut off" not in run("info", folder).stdout
+    assert json.loads(run("info", folder, "--json").stdout)["cut"] == [0]
 
 
 @pytest.mark.parametrize("layers", ["", "x", "1-", "1;2"])
@@ -77,6 +135,37 @@ def test_heads_are_told_as_a_map_and_as_json(folder):
     assert "previous token" in result.stdout
     rows = json.loads(run("heads", folder, "--json").stdout)
     assert rows == json.loads(softmap.heads(softmap.load(folder)).json())
+
+
+def test_progress_is_shown_on_a_terminal(folder, monkeypatch, capsys):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    main(["heads", str(folder)], standalone_mode=False)
+    assert "measuring layers" in sys.stderr.getvalue()
+    assert "6/6" in sys.stderr.getvalue()
+    assert "previous token" in capsys.readouterr().out
+
+
+def test_top_of_two_texts_tells_whose_word_it_is(two_texts):
+    result = run("top", two_texts, "--row", "cat", "-k", 1)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("cat (read by the encoder) looks at\n")
+    result = run("top", two_texts, "--row", ":2", "--layer", 3, "--head", 0)
+    assert result.stdout.startswith("love (:2) (read by the decoder) looks at, in layer 3, head 0\n")
+    data = json.loads(run("top", two_texts, "--row", "love", "--json").stdout)
+    assert data["text"] == "target"
+    assert {each["layer"] for each in data["top"]} == {2, 3}
+
+
+def test_top_of_two_texts_asks_for_the_layer_of_a_number(two_texts):
+    result = run("top", two_texts, "--row", ":0")
+    assert result.exit_code == 1
+    assert "name a layer, layer=0 (--layer 0)" in result.output
+
+
+def test_top_of_one_text_does_not_say_who_read_it(folder):
+    assert "read by" not in run("top", folder, "--row", "love").stdout
+    assert json.loads(run("top", folder, "--row", "love", "--json").stdout)["text"] == "tokens"
 
 
 def test_top_tells_what_a_word_looks_at(folder):
@@ -98,6 +187,17 @@ def test_words_that_read_the_same_are_told_with_their_number(folder):
     stdout = run("top", folder, "--row", "love", "--layer", 3, "--head", 1).stdout
     assert "learning :3" in stdout
     assert "learning :6" in stdout
+
+
+def test_number_of_a_word_is_the_one_that_row_takes(tmp_path):
+    softmap.record("unbelievability and learning loves learning").save(tmp_path / "a")
+    rec = softmap.load(tmp_path / "a")
+    first, second = (i for i, piece in enumerate(rec.tokens.pieces) if piece == "learning")
+    assert len(rec.words()) < len(rec.tokens)
+    stdout = run("top", tmp_path / "a", "--row", "loves", "--layer", 3, "--head", 1).stdout
+    assert f"learning :{first}" in stdout
+    assert f"learning :{second}" in stdout
+    assert f"learning (:{second}) looks at" in run("top", tmp_path / "a", "--row", f":{second}", "--layer", 3).stdout
 
 
 @pytest.mark.parametrize(
@@ -132,6 +232,31 @@ def test_head_of_a_recording_is_explained(folder):
     assert result.exit_code == 0, result.output
     assert "Step 3" in result.stdout
     assert run("explain", TEXT, "--recording", folder).exit_code == 2
+
+
+def test_sequence_of_a_batch_is_explained(batch):
+    result = run("explain", "--recording", batch, "--batch", 1, "--layer", 3, "--head", 1, "--lang", "en")
+    assert result.exit_code == 0, result.output
+    assert "love" in result.stdout
+    refused = run("explain", "--recording", batch)
+    assert refused.exit_code == 1
+    assert "--batch: expected a number from 0 to 1, got none" in refused.output
+
+
+def test_recording_that_was_cut_off_is_opened_to_be_explained_where_that_is_asked_for(tmp_path, folder):
+    with Writer(tmp_path / "cut") as writer:
+        writer.add([softmap.load(folder).layers[0]])
+    assert "a recording that was finished" in run("explain", "--recording", tmp_path / "cut").output
+    result = run("explain", "--recording", tmp_path / "cut", "--partial")
+    assert result.exit_code == 1
+    assert "A text is written last, and this recording was cut off" in result.output
+
+
+@pytest.mark.parametrize("option", [("--batch", 0), ("--partial",)])
+def test_options_of_a_recording_without_one_are_a_usage_error(option):
+    result = run("explain", TEXT, *option)
+    assert result.exit_code == 2
+    assert "--recording" in result.output
 
 
 @pytest.mark.parametrize("command", ["heads", "top", "info"])

@@ -228,9 +228,21 @@ def test_layers_that_can_be_told_are_listed_where_they_do_not_follow_each_other(
         check_head(rec, 1, None)
 
 
+def test_layers_that_were_kept_go_by_their_numbers_in_the_model(bundled):
+    rec = softmap.record(TEXT, bundled, layers=[1, 3])
+    units = units_of_words(rec.tokens)
+    assert tellable(rec) == (1, 3)
+    choice = choose(rec, units, layer=3)
+    assert (choice.layer, choice.among) == (3, (1, 3))
+    assert choice.head == measure_shares(rec.layers, units).best(layer=1)[1]  # its row is the second
+    assert choose(rec, units, head=2).layer in (1, 3)
+    with pytest.raises(ParameterError, match="layer: expected one of 1, 3, got 0"):
+        check_head(rec, 0, None)
+
+
 def test_layers_of_several_numbers_of_heads_are_refused_unless_both_are_named(make_model, run_through):
     one, other = run_through(make_model(), "the cat"), run_through(make_model(num_attention_heads=8), "the cat")
-    layers = one.layers + other.layers
+    layers = tuple(replace(layer, number=i) for i, layer in enumerate(one.layers + other.layers))
     mixed = replace(one, sequences=(replace(one.sequences[0], layers=layers),))
     units = units_of_words(one.tokens)
     with pytest.raises(

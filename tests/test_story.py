@@ -260,11 +260,29 @@ def test_values_that_were_not_kept_leave_the_output_out(bundled):
 
 
 def test_recording_of_some_layers_says_which_they_are_in_the_model(bundled):
-    story = softmap.explain(softmap.record(SENTENCE, bundled, layers=[2, 5]), layer=1, lang="en")
-    assert (story.source.layers, story.source.layer, story.source.number) == (2, 1, 5)
+    story = softmap.explain(softmap.record(SENTENCE, bundled, layers=[2, 5]), lang="en", layer=5)
+    assert (story.source.layers, story.source.layer, story.source.told) == (2, 5, (2, 5))
+    assert story.source.path == "encoder.layer.5.attention.self"
     told = " ".join(str(story).split())
-    assert "2 layers of 12 heads" in told
-    assert "in the model it is layer 5, encoder.layer.5.attention.self" in told
+    assert "2 layers of 12 heads. This is layer 5," in told
+    assert (
+        "holds 2 of the model's attention layers, by their numbers in the model. This one is encoder.layer.5." in told
+    )
+    assert [line.split()[-13] for line in str(story).splitlines() if line.count("%") == 12] == ["2", "5"]
+
+
+def test_layer_of_a_recording_has_the_numbers_that_the_models_own_has(bundled, recording):
+    some = softmap.explain(softmap.record(SENTENCE, bundled, layers=[1, 3]), layer=3, head=1)
+    whole = softmap.explain(recording, layer=3, head=1)
+    np.testing.assert_allclose(some.steps.weights, whole.steps.weights, rtol=0, atol=1e-5)
+    with pytest.raises(ParameterError, match="layer: expected one of 1, 3, got 0"):
+        softmap.explain(softmap.record(SENTENCE, bundled, layers=[1, 3]), layer=0)
+
+
+def test_recording_that_was_cut_off_before_its_text_was_written_is_refused(recording):
+    sequences = (dataclasses.replace(recording.sequences[0], tokens=None),)
+    with pytest.raises(RecordingError, match=r"the tokens of a text, got none\. A text is written last"):
+        softmap.explain(dataclasses.replace(recording, sequences=sequences, partial="layers from 6 on"))
 
 
 def test_recording_in_another_dtype_says_that_its_numbers_are_rounded(bundled):

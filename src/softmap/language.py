@@ -32,9 +32,9 @@ SENTENCES: dict[str, dict[str, str]] = {
         "en": "Of its {layers} attention layers those can be told in which the tokens of the text look at each other: {told}. This one is {path} in the model.",
         "zh": "它的 {layers} 个注意力层中，能讲的是文本的词元互相关注的那些：{told}。这一层在模型中是 {path}。",
     },
-    "source_path": {
-        "en": "It is layer {layer} of the recording; in the model it is layer {number}, {path}.",
-        "zh": "这是记录中的第 {layer} 层；在模型中是第 {number} 层，即 {path}。",
+    "source_kept": {
+        "en": "The recording holds {layers} of the model's attention layers, by their numbers in the model. This one is {path}.",
+        "zh": "记录中有模型的 {layers} 个注意力层，用的是它们在模型中的编号。这一层是 {path}。",
     },
     "source_stored": {
         "en": "The recording keeps q, k and v in {stored}, so what follows is computed from rounded ones.",

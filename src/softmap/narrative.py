@@ -243,9 +243,8 @@ def _of_recording(source: Source, language: str) -> list[str]:
     if len(source.told) < source.layers:
         told = ", ".join(map(str, source.told))
         sentences.append(say(language, "source_told", layers=source.layers, told=told, path=source.path))
-    if source.number != source.layer:
-        names = {"layer": source.layer, "number": source.number, "path": source.path}
-        sentences.append(say(language, "source_path", **names))
+    if source.told[-1] >= source.layers:
+        sentences.append(say(language, "source_kept", layers=source.layers, path=source.path))
     if source.stored != source.dtype:
         sentences.append(say(language, "source_stored", stored=source.stored))
     if source.missing:

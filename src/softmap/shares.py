@@ -29,7 +29,7 @@ POSITIONAL = 0.8
 class Shares:
     """Where the words' attention goes in each head, as a mean over the words (special tokens do not look here).
 
-    A row stands for one of the layers that were measured, in their order.
+    A row stands for one of the layers that were measured, in their order: of a story, `Source.told`.
 
     Attributes:
         to_special: the weight on special tokens, (layers, heads), probability.
@@ -50,6 +50,8 @@ class Shares:
 
     def best(self, layer: int | None = None, head: int | None = None) -> tuple[int, int]:
         """The head in which words look most at other words; within a layer or a head number, where one is given.
+
+        A layer is a row here, counted from 0.
 
         Heads that look at the token before or after whatever it is come last: they say nothing of the words. Where
         no head looks at another word (a text of one word), it is the head that looks least at special tokens.
@@ -72,7 +74,7 @@ class Choice(NamedTuple):
     """The head that a story tells.
 
     Attributes:
-        layer: its layer, counted from 0.
+        layer: its layer's number in the model, counted from 0.
         head: its number, counted from 0.
         among: the numbers of the layers that can be told: the rows of `shares`.
         shares: where the words look in every head; None where layer and head were both asked for.
@@ -96,7 +98,7 @@ def choose(
     Args:
         recording: of a text.
         units: the words (or tokens) of the text.
-        layer: the layer asked for.
+        layer: the layer asked for, by its number in the model.
         head: the head asked for.
         progress: as in `measure_shares`.
 
@@ -108,7 +110,7 @@ def choose(
     among = tellable(recording)
     if layer is not None and head is not None:
         return Choice(int(layer), int(head), among, None)
-    shares = measure_shares([recording.layers[i] for i in among], units, progress)
+    shares = measure_shares([recording.layers[recording.find_layer(i)] for i in among], units, progress)
     row, head = shares.best(None if layer is None else among.index(layer), head)
     return Choice(among[row], head, among, shares)
 
@@ -140,14 +142,16 @@ def measure_shares(
 
 
 def tellable(recording: Recording) -> tuple[int, ...]:
-    """The numbers of the layers that a story can be told of: those in which the tokens of the text look at each other.
+    """The layers that a story can be told of, by their numbers in the model.
+
+    They are those in which the tokens of the text look at each other.
 
     Raises:
         RecordingError: there are none; a batch of several sequences.
     """
     found = tuple(
         number
-        for number, layer in enumerate(recording.layers)
+        for number, layer in zip(recording.numbers, recording.layers, strict=True)
         if layer.kind == "self" and layer.queries_of == layer.keys_of == "tokens"
     )
     if not found:
@@ -166,11 +170,11 @@ def check_head(recording: Recording, layer: int | None, head: int | None) -> Non
     """
     told = tellable(recording)
     hint = "Layers count from 0."
-    if layer is not None and layer not in told and layer in range(len(recording.layers)):
-        found = recording.layers[layer]
+    if layer is not None and layer not in told and layer in recording.numbers:
+        found = recording.layers[recording.find_layer(layer)]
         hint = f"That is {found.path}, {found.part} {found.kind} attention: not of the text's tokens to each other."
     _check_number("layer", layer, told, hint)
-    heads = max(recording.layers[i].heads for i in (told if layer is None else [layer]))
+    heads = max(recording.layers[recording.find_layer(i)].heads for i in (told if layer is None else [layer]))
     _check_number("head", head, range(heads), "Heads count from 0.")
 
 

@@ -47,12 +47,11 @@ class Source:
         revision: its commit; None for a directory or a packaged copy.
         dtype: what the model computed in, such as ``float32``.
         stored: what q, k and v are kept in; where that is another dtype, the numbers are those of rounded q, k and v.
-        layers: how many attention layers there are.
-        told: the numbers of those that can be told, counted from 0: the rows of `shares`.
+        layers: how many attention layers there are; of a recording, in it.
+        told: those that can be told, by their numbers in the model, counted from 0: the rows of `shares`.
         heads: how many heads the layer told of has.
-        layer: the layer told of, counted from 0.
+        layer: the number of the layer told of in the model, counted from 0.
         path: the layer's path in the model.
-        number: the layer's number in the model, where not all layers were recorded.
         head: the head told of, counted from 0.
         chosen_from: what softmap chose it from: ``all`` heads, those of the ``layer`` asked for, or those of the
             ``head`` number asked for; None where layer and head were both asked for.
@@ -73,7 +72,6 @@ class Source:
     heads: int
     layer: int
     path: str
-    number: int
     head: int
     chosen_from: Literal["all", "layer", "head"] | None
     shares: Shares | None
@@ -279,7 +277,7 @@ def explain(
             `softmap.example()`, which needs no model.
         model: of a text, the model that is to read it, as `softmap.record` takes it: a hub id, a directory, a loaded
             model, what `softmap.models.load` gave, or None for the bundled model.
-        layer: which layer, counted from 0; chosen where it is left open.
+        layer: which layer, by its number in the model, counted from 0; chosen where it is left open.
         head: which head, counted from 0; chosen where it is left open: the one in which words look most at
             other words.
         row: the word to point out, or its index. Unless given it is the first word; of a model in which tokens see
@@ -333,7 +331,7 @@ def explain(
     with on_one_thread() if len(tokens) <= PAGE else nullcontext():
         recording = record()
         choice = choose(recording, rows, layer, head, progress)
-        told = recording.layers[choice.layer]
+        told = recording.layers[recording.find_layer(choice.layer)]
         chosen = _first_or_last(rows, last=told.part == "decoder") if asked is None else asked
         queries = _page_of(len(tokens), rows[chosen])
         steps, unscaled = steps_of(told, choice.head, queries)
@@ -390,7 +388,7 @@ def _source_of(
     chosen_from: Literal["all", "layer", "head"] | None,
     compared: tuple[float | None, int | None],
 ) -> Source:
-    told, origin = recording.layers[choice.layer], recording.origin
+    told, origin = recording.layers[recording.find_layer(choice.layer)], recording.origin
     return Source(
         model=origin.model,
         revision=origin.revision,
@@ -401,7 +399,6 @@ def _source_of(
         heads=told.heads,
         layer=choice.layer,
         path=told.path,
-        number=choice.layer if told.number is None else told.number,
         head=choice.head,
         chosen_from=chosen_from,
         shares=choice.shares,
@@ -435,7 +432,10 @@ def _tokens_of(recording: Recording) -> Tokens:
     tokens = recording.tokens
     if tokens is None or all(tokens.special):
         got = "none" if tokens is None else "special tokens alone"
-        raise RecordingError("recording", "the tokens of a text", got, "rec[layer] gives its matrices all the same.")
+        hint = "rec[layer] gives its matrices all the same."
+        if recording.partial:
+            hint = "A text is written last, and this recording was cut off: rec[layer] gives its matrices all the same."
+        raise RecordingError("recording", "the tokens of a text", got, hint)
     return tokens
 
 

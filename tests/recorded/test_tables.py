@@ -55,6 +55,31 @@ def test_there_is_a_row_for_each_layer_head_and_token():
     ]
 
 
+def test_layers_go_by_their_numbers_in_the_model():
+    recording = make_recording(layers=2)
+    layers = tuple(replace(layer, number=number) for number, layer in zip((1, 3), recording.layers, strict=True))
+    recording = replace(recording, sequences=(replace(recording.sequences[0], layers=layers),))
+    rows = to_arrow(recording).to_pylist()
+    assert rows == [row for layer in recording.layers for row in expected_rows(layer, layer.number, recording.tokens)]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_statistics_on_a_gpu_are_those_in_the_table():
+    recording = make_recording(layers=1)
+    (layer,) = recording.layers
+    found = layer.summary
+    moved = replace(
+        found,
+        logsumexp=found.logsumexp.cuda(),
+        entropy=found.entropy.cuda(),
+        received=found.received.cuda(),
+        top=type(found.top)(*(array.cuda() for array in found.top)),
+        distance=type(found.distance)(*(array.cuda() for array in found.distance)),
+    )
+    on_gpu = replace(recording, sequences=(replace(recording.sequences[0], layers=(replace(layer, summary=moved),)),))
+    assert to_arrow(on_gpu).equals(to_arrow(recording))
+
+
 def test_rows_of_a_batch_say_of_which_sequence_they_are():
     recording = make_recording(layers=2, batch=3)
     rows = to_arrow(recording).to_pylist()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from softmap.errors import ParameterError, TextError
+from softmap.errors import ParameterError, RecordingError, TextError
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -32,6 +34,21 @@ def open_recording(path: Path, partial: bool, batch: int | None) -> Recording:
         count = len(recording.sequences)
         raise ParameterError("--batch", f"a number from 0 to {count - 1}", "none", f"It holds {count} sequences.")
     return recording if batch is None else recording.batch(batch)
+
+
+def check_new(folder: Path) -> None:
+    """Refuse a place at which no folder can be made, before anything slow is done for it.
+
+    Raises:
+        RecordingError: something is there already.
+        ParameterError: the folder that it is to be in is not there.
+    """
+    if os.path.lexists(folder):
+        hint = "Choose another name, or remove it first; nothing is ever written over."
+        raise RecordingError(str(folder), "a name that is not taken", "something there already", hint)
+    if not folder.parent.is_dir():
+        hint = f"Make it first: mkdir -p {shlex.quote(str(folder.parent))}"
+        raise ParameterError(f"--output {folder}", f"{folder.parent} to be a folder", "none of that name", hint)
 
 
 def read_file(file: Path) -> str:
@@ -76,3 +93,18 @@ def status() -> Iterator[Callable[[str], None]]:
     shown: Status
     with Console(stderr=True).status("starting") as shown:
         yield lambda doing: shown.update(escape(doing))
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr, where that is a terminal: of what is being done, how many are done, and of how many."""
+    if not sys.stderr.isatty():
+        yield lambda doing, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda doing, done, total: bar.update(task, description=doing, completed=done, total=total or None)

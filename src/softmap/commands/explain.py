@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from softmap.commands.common import JSON, print_page, read_file, status
+from softmap.commands.common import BATCH, JSON, PARTIAL, open_recording, print_page, read_file, status
 from softmap.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 OUTPUT_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Explain the four steps of one attention head.")
 @click.argument("text", required=False)
 @click.argument("more", nargs=-1, expose_value=True, metavar="")
 @click.option("--file", "file", type=click.Path(path_type=Path), help="Read the text from a UTF-8 file; - is stdin.")
 @click.option("--recording", type=click.Path(path_type=Path), help="Explain a head of a recording.")
+@BATCH
+@PARTIAL
 @click.option("--example", is_flag=True, help="Explain the worked example instead of a model.")
 @click.option("--model", metavar="M", help="A hub id or a directory. Default: all-MiniLM-L6-v2.")
 @click.option("--revision", metavar="R", help="The hub's branch, tag or commit.")
@@ -48,6 +50,8 @@ def explain(
     more: tuple[str, ...],
     file: Path | None,
     recording: Path | None,
+    batch: int | None,
+    partial: bool,
     example: bool,
     model: str | None,
     revision: str | None,
@@ -66,12 +70,14 @@ def explain(
     """
     if more:
         raise click.UsageError(f'Put the text in quotes: softmap explain "{" ".join([text or "", *more])}"')
+    if recording is None and (batch is not None or partial):
+        raise click.UsageError("--batch and --partial are about a recording; name one with --recording.")
     files = {kind: path for kind, path in (("html", html), ("svg", svg), ("png", png), ("pdf", pdf)) if path}
     with status() as say_status:
         if recording is not None:
             given = {"TEXT": text is not None, "--file": file, "--example": example, "--model": model is not None}
             given |= {"--revision": revision is not None, "--trust-remote-code": trust_remote_code}
-            told = _tell_recording(recording, given, options, say_status)
+            told = _tell_recording((recording, partial, batch), given, options, say_status)
         elif example:
             given = {"TEXT": text is not None, "--file": file, "--model": model is not None}
             given |= {"--revision": revision is not None, "--trust-remote-code": trust_remote_code}
@@ -106,16 +112,18 @@ def _tell(
 
 
 def _tell_recording(
-    path: Path, given: dict[str, Any], options: dict[str, Any], say_status: Callable[[str], None]
+    place: tuple[Path, bool, int | None],
+    given: dict[str, Any],
+    options: dict[str, Any],
+    say_status: Callable[[str], None],
 ) -> Story:
     names = [name for name, value in given.items() if value]
     if names:
         raise click.UsageError(f"--recording brings a text and a model of its own; leave out {' and '.join(names)}.")
     say_status("opening the recording")
-    from softmap.recorded.storage import load
     from softmap.story import explain as tell
 
-    return tell(load(path), **options, progress=lambda done, total: say_status(f"head {done} of {total}"))
+    return tell(open_recording(*place), **options, progress=lambda done, total: say_status(f"head {done} of {total}"))
 
 
 def _tell_example(given: dict[str, Any], options: dict[str, Any]) -> Story:

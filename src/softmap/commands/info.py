@@ -10,7 +10,7 @@ import click
 from softmap.commands.common import JSON, PARTIAL, print_page
 
 
-@click.command()
+@click.command(short_help="Say what a recording holds, or what softmap runs on.")
 @click.argument("path", metavar="[RECORDING]", required=False, type=click.Path(path_type=Path))
 @click.option("--verify", is_flag=True, help="Read all of its files and compare their checksums.")
 @PARTIAL

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from softmap.commands.common import BATCH, JSON, PARTIAL, RECORDING, open_recording, print_page
+from softmap.commands.common import BATCH, JSON, PARTIAL, RECORDING, open_recording, print_page, progress
 
 if TYPE_CHECKING:
-    from softmap.recorded import Recording
+    from softmap.recorded import Attended, Recording
+    from softmap.recorded.layer import Text
 
 
-@click.command()
+@click.command(short_help="Say what each head of a recording does.")
 @RECORDING
 @BATCH
 @PARTIAL
@@ -23,16 +24,20 @@ def heads(path: Path, batch: int | None, partial: bool, as_json: bool) -> None:
     """Say what each head of a RECORDING does: which layers and heads look where, and the role of those that are clear."""
     from softmap.roles import heads as measure
 
-    table = measure(open_recording(path, partial, batch))
+    recording = open_recording(path, partial, batch)
+    with progress() as show:
+        table = measure(recording, lambda done, total: show("measuring layers", done, total))
     click.echo(table.json()) if as_json else print_page(table)
 
 
-@click.command()
+@click.command(short_help="Say what a word looks at most, in each head.")
 @RECORDING
-@click.option("--row", required=True, metavar="WORD", help="The word that looks, or its token's index, as in :3.")
-@click.option("--layer", type=int, metavar="L", help="The layer, from 0. Default: all of them.")
+@click.option("--row", required=True, metavar="WORD", help="The word that looks, or its token's number, as in :3.")
+@click.option("--layer", type=int, metavar="L", help="The layer, from 0. Default: all that read the word.")
 @click.option("--head", type=int, metavar="H", help="The head, from 0. Default: all of them.")
-@click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="How many words of each head.")
+@click.option(
+    "-k", type=click.IntRange(min=1), metavar="K", default=10, show_default=True, help="How many words of each head."
+)
 @click.option("--words/--tokens", default=True, help="Merge sub-word pieces into words, or show them. [default: words]")
 @BATCH
 @PARTIAL
@@ -48,21 +53,42 @@ def top(
     partial: bool,
     as_json: bool,
 ) -> None:
-    """Say which words (or tokens) a word looks at most, in a head of a RECORDING or in all of them."""
+    """Say which words (or tokens) a word looks at most, in a head of a RECORDING or in all of them.
+
+    Of an encoder-decoder, which reads two texts, --row is a word of the encoder's text, or else of the decoder's; with a
+    token's number give --layer too.
+    """
     from softmap.render.top import TopPage
 
     recording = open_recording(path, partial, batch)
     where = int(row[1:]) if row[:1] == ":" and row[1:].isdecimal() else row
     found = recording.top(where, k, layer, head, words=words)
+    text = recording.layers[recording.find_layer(found[0].layer)].queries_of
     if as_json:
-        click.echo(json.dumps({"row": row, "top": [each._asdict() for each in found]}, ensure_ascii=False, indent=2))
+        told = {"row": row, "text": text, "top": [each._asdict() for each in found]}
+        click.echo(json.dumps(told, ensure_ascii=False, indent=2))
     else:
-        print_page(TopPage(_name(recording, where), found))
+        several = len({each.queries_of for each in recording.layers}) > 1
+        shown = _by_tokens(recording, found) if words else found
+        print_page(TopPage(_name(recording, text, where), shown, text if several else None))
 
 
-def _name(recording: Recording, where: str | int) -> str:
+def _name(recording: Recording, text: Text | None, where: str | int) -> str:
     """What looks, as it is shown: a word, or a token with its number."""
-    tokens = recording.tokens
+    tokens = None if text is None else getattr(recording, text)
     if isinstance(where, str) or tokens is None or where >= len(tokens):
         return str(where)
     return f"{tokens.text[slice(*tokens.spans[where])].strip() or tokens.pieces[where]} (:{where})"
+
+
+def _by_tokens(recording: Recording, found: list[Attended]) -> list[Attended]:
+    """Words with the numbers of their first tokens, as --row takes them."""
+    from softmap.words import units_of_words
+
+    texts = {"tokens": recording.tokens, "target": recording.target}
+    firsts = {of: [unit.start for unit in units_of_words(text)] for of, text in texts.items() if text is not None}
+    read = {number: layer.keys_of for number, layer in zip(recording.numbers, recording.layers, strict=True)}
+    return [
+        each if (of := read[each.layer]) is None or of not in firsts else each._replace(key=firsts[of][each.key])
+        for each in found
+    ]

@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import os
 import re
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from softmap.commands.common import JSON, read_file
+from softmap.commands.common import JSON, check_new, progress, read_file
 
-DTYPES = click.Choice(["float16", "bfloat16", "float32"])
+DTYPES = click.Choice(["float16", "bfloat16", "float32", "float64"])
 
 
-@click.command()
+@click.command(short_help="Record a model's attention on a text, in a folder.")
 @click.argument("text", metavar="TEXT|FILE|-")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The new folder.")
 @click.option("--model", metavar="M", help="A hub id or a directory. Default: all-MiniLM-L6-v2.")
 @click.option("--revision", metavar="R", help="The hub's branch, tag or commit.")
 @click.option("--trust-remote-code", is_flag=True, help="Let Python code that comes with the model run.")
-@click.option("--model-dtype", type=DTYPES, help="What the model computes in. Default: as its files say.")
+@click.option(
+    "--model-dtype", type=DTYPES, metavar="DTYPE", help="What the model computes in. Default: as its files say."
+)
 @click.option("--device", metavar="D", help="Where the model runs, as in cuda.")
 @click.option("--device-map", metavar="MAP", help="How a model too large for one device is spread, as in auto.")
 @click.option("--layers", metavar="LIST", help="Which layers to keep, as in 0,5,10-12. Default: all.")
-@click.option("--dtype", type=DTYPES, help="What q, k and v are kept in. Default: the model's own.")
+@click.option("--dtype", type=DTYPES, metavar="DTYPE", help="What q, k and v are kept in. Default: the model's own.")
 @click.option("--no-values", is_flag=True, help="Leave v out.")
 @click.option("--statistics-only", is_flag=True, help="Leave q, k and v out.")
 @click.option("--no-statistics", is_flag=True, help="Leave the statistics out.")
-@click.option("--top", type=click.IntRange(min=0), default=8, show_default=True, help="Largest weights of each row.")
-@click.option("--cells", type=click.IntRange(min=0), default=64, show_default=True, help="Cells of the map each way.")
+@click.option(
+    "--top", type=click.IntRange(min=0), metavar="K", default=8, show_default=True, help="Largest weights of each row."
+)
+@click.option(
+    "--cells", type=click.IntRange(min=0), metavar="N", default=64, show_default=True, help="Cells of the map each way."
+)
 @click.option("--chunk", type=click.IntRange(min=1), metavar="N", help="Let a decoder read N tokens at a time.")
 @click.option("--truncate", is_flag=True, help="Cut a text that is longer than the model's limit, and say so.")
 @JSON
@@ -59,10 +62,13 @@ def record(
 
     The text is given as it is, as the name of a UTF-8 file, or as - for standard input. What was recorded is looked at
     with softmap heads, top, info and explain --recording.
+
+    A DTYPE is float16, bfloat16, float32 or float64.
     """
     chosen = _read_layers(layers)
+    check_new(output)
     given = read_file(Path(text)) if text == "-" or _is_file(text) else text
-    with _progress() as show:
+    with progress() as show:
         show("loading the model", 0, 0)
         from softmap import models
         from softmap.models.record import record as run
@@ -109,18 +115,3 @@ def _read_layers(text: str | None) -> list[int] | None:
         first = int(numbers[1])
         found += range(first, int(numbers[2] or first) + 1)
     return found
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr, where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda doing, done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("starting", total=None)
-        yield lambda doing, done, total: progress.update(task, description=doing, completed=done, total=total or None)

@@ -67,6 +67,7 @@ class Listing:
     Attributes:
         origin: the model.
         texts: of each sequence the text that was read, its beginning, and how many tokens it has.
+        cut: of each sequence how many tokens were cut off at the end of its text, 0 unless truncation was asked for.
         nbytes: of all its arrays.
         lines: its layers, of the first sequence.
         others: layers that are not in it.
@@ -75,6 +76,7 @@ class Listing:
 
     origin: Origin
     texts: tuple[tuple[str, int], ...]
+    cut: tuple[int, ...]
     nbytes: int
     lines: tuple[Line, ...]
     others: tuple[OtherLayer, ...]
@@ -84,7 +86,8 @@ class Listing:
         """One line of what there is."""
         layers = sum(line.last - line.first + 1 for line in self.lines)
         tokens = ", ".join(f"{count:,}" for _, count in self.texts[:3]) + ", ..." * (len(self.texts) > 3)
-        return f"{self.origin.model}, {layers} layers, {tokens} tokens, {_size(self.nbytes)}"
+        cut = f" ({sum(self.cut):,} more were cut off)" if any(self.cut) else ""
+        return f"{self.origin.model}, {layers} layers, {tokens} tokens{cut}, {_size(self.nbytes)}"
 
     def json(self) -> str:
         """One JSON object, with the attributes' names."""
@@ -114,8 +117,9 @@ class Listing:
         table.add_row("model", f"{origin.architecture}, {origin.dtype}{stored}")
         if origin.revision:
             table.add_row("revision", origin.revision)
-        for text, count in self.texts[:4]:
-            table.add_row("text", f"{count:,} tokens: {text}" if text else f"{count:,} tokens or patches")
+        for (text, count), cut in zip(self.texts[:4], self.cut[:4], strict=True):
+            more = f" ({cut:,} more were cut off)" if cut else ""
+            table.add_row("text", f"{count:,} tokens{more}: {text}" if text else f"{count:,} tokens or patches")
         if len(self.texts) > 4:
             table.add_row("", f"and {len(self.texts) - 4} more")
         table.add_row("made with", ", ".join(f"{name} {number}" for name, number in origin.versions.items()))
@@ -140,8 +144,9 @@ class Listing:
 def list_layers(recording: Recording) -> Listing:
     """What a recording holds."""
     lines: list[Line] = []
-    for i, layer in enumerate(recording.sequences[0].layers):
-        line = _line(i if layer.number is None else layer.number, layer)
+    first = recording.sequences[0]
+    for number, layer in zip(first.numbers, first.layers, strict=True):
+        line = _line(number, layer)
         if lines and _alike(lines[-1], line):
             line = _joined(lines.pop(), line)
         lines.append(line)
@@ -151,8 +156,9 @@ def list_layers(recording: Recording) -> Listing:
         else ("", max((layer.shape[1] for layer in sequence.layers), default=0))
         for sequence in recording.sequences
     )
+    cut = tuple(0 if sequence.tokens is None else sequence.tokens.cut for sequence in recording.sequences)
     nbytes = sum(_nbytes(layer) for sequence in recording.sequences for layer in sequence.layers)
-    return Listing(recording.origin, texts, nbytes, tuple(lines), recording.others, recording.partial)
+    return Listing(recording.origin, texts, cut, nbytes, tuple(lines), recording.others, recording.partial)
 
 
 def _line(number: int, layer: RecordedLayer) -> Line:

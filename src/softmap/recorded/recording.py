@@ -6,6 +6,7 @@ the statistics of one pass. The matrix of a layer, `rec[layer]`, is computed whe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from softmap.words import Unit
 
 Where = str | int | tuple[int, int]
+TEXTS: tuple[Text, ...] = ("tokens", "target")
+"""What an encoder (or a model of one part) read, and what a decoder did: a word is looked for in this order."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,17 @@ class RecordedSequence:
     tokens: Tokens | None
     target: Tokens | None = None
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The layers' numbers in the model: their places, where a recording of one's own says none."""
+        return tuple(i if layer.number is None else layer.number for i, layer in enumerate(self.layers))
+
 
 class Attended(NamedTuple):
     """One of the words (or tokens) that are most looked at.
 
     Attributes:
-        layer: counted from 0.
+        layer: its number in the model, counted from 0.
         head: counted from 0.
         key: the number of the word looked at, or of the token.
         label: how it is shown.
@@ -87,6 +95,8 @@ class Attended(NamedTuple):
 @dataclass(frozen=True, repr=False, eq=False)
 class Recording:
     """A model's attention on one run. `rec[layer]` and `rec[layer, head]` are attention matrices.
+
+    A layer is named by its number in the model, also where not all layers were recorded (`find_layer`).
 
     Attributes:
         origin: the model.
@@ -120,6 +130,15 @@ class Recording:
             RecordingError: a batch of several sequences.
         """
         return self._only.layers
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The layers' numbers in the model, counted from 0 in the order in which they ran.
+
+        Raises:
+            RecordingError: a batch of several sequences.
+        """
+        return self._only.numbers
 
     @property
     def tokens(self) -> Tokens | None:
@@ -172,8 +191,8 @@ class Recording:
         Raises:
             ParameterError: there is none.
         """
-        numbers = [i if each.number is None else each.number for i, each in enumerate(self.layers)]
-        if numbers != list(range(len(numbers))) and not (hasattr(layer, "__index__") and layer < 0):
+        numbers = self.numbers
+        if numbers != tuple(range(len(numbers))) and not (hasattr(layer, "__index__") and layer < 0):
             if isinstance(layer, bool) or layer not in numbers:
                 expected = f"one of the layers that were kept, {', '.join(map(str, numbers))}"
                 raise ParameterError("layer", expected, repr(layer), "Layers count from 0, in the order they ran.")
@@ -192,8 +211,10 @@ class Recording:
         """How a token or word looks at every key: of several tokens, the mean of their rows.
 
         Args:
-            where: a word of the text; a token's number; or (start, stop), characters of the text.
-            layer: of which layer, counted from 0; all of them unless given.
+            where: a word of the text; a token's number, as 3 or ":3"; or (start, stop), characters of the text.
+            layer: of which layer, by its number in the model; all of them unless given. Where the queries of some are
+                one text's and those of others another's, as of an encoder-decoder, it is all that ask of the text in
+                which the word stands: the encoder's, or else the decoder's.
             head: of which head, counted from 0; all of them unless given.
 
         Returns:
@@ -201,14 +222,16 @@ class Recording:
 
         Raises:
             RowError: the word does not occur, or several times; no token lies there.
-            ParameterError: no such layer or head.
+            ParameterError: no such layer or head; several texts, and no layer with the number or the characters.
             RecordingError: layers of several shapes, of which one has to be named; no text; q and k were not kept.
         """
-        chosen = self._layers_of(layer)
+        chosen = self._layers_of(where, layer)
         if len({self.layers[i].shape for i in chosen}) > 1:
             raise RecordingError("row", "layers of one shape", "several", "Name one: rec.row(where, layer=0).")
-        rows = torch.stack([self._row(self.layers[i], where, head) for i in chosen])
-        return rows if layer is None else rows[0]
+        rows = [self._row(self.layers[i], where, head) for i in chosen]
+        if len({row.device for row in rows}) > 1:  # a model spread over several
+            rows = [row.cpu() for row in rows]
+        return torch.stack(rows) if layer is None else rows[0]
 
     def top(
         self, where: Where, k: int = 5, layer: int | None = None, head: int | None = None, *, words: bool = True
@@ -228,7 +251,7 @@ class Recording:
         if isinstance(k, bool) or not hasattr(k, "__index__") or k < 1:
             raise ParameterError("k", "a whole number of at least 1", repr(k), "It is how many to give of each head.")
         found: list[Attended] = []
-        for i in self._layers_of(layer):
+        for i in self._layers_of(where, layer):
             recorded = self.layers[i]
             row = self._row(recorded, where, head)
             units = self._units_of_keys(recorded, words)
@@ -236,10 +259,7 @@ class Recording:
             first = 0 if head is None else recorded.find_head(head)
             for h, weights in enumerate(sums, start=first):
                 order = torch.argsort(weights, descending=True, stable=True)[:k].tolist()
-                found += [
-                    Attended(i if recorded.number is None else recorded.number, h, j, units[j].label, float(weights[j]))
-                    for j in order
-                ]
+                found += [Attended(self.numbers[i], h, j, units[j].label, float(weights[j])) for j in order]
         return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -288,8 +308,28 @@ class Recording:
         found: Tokens = tokens
         return found
 
-    def _layers_of(self, layer: int | None) -> Sequence[int]:
-        return range(len(self.layers)) if layer is None else (self.find_layer(layer),)
+    def _layers_of(self, where: Where, layer: int | None) -> Sequence[int]:
+        """The places of the layers that are meant: the one that is named, or all whose queries are the text of `where`."""
+        if layer is not None:
+            return (self.find_layer(layer),)
+        texts = {each.queries_of for each in self.layers}
+        if not texts:
+            raise RecordingError("recording", "a layer of softmax attention", "none", "Record one of its layers.")
+        if len(texts) == 1:
+            return range(len(self.layers))
+        text = self._text_with(where, [of for of in TEXTS if of in texts])
+        return [i for i, each in enumerate(self.layers) if each.queries_of == text]
+
+    def _text_with(self, where: Where, texts: Sequence[Text]) -> Text:
+        """Of several texts the first in which the word stands."""
+        if isinstance(where, str):
+            for of in texts:
+                if _units_called(wording.units_of_words(self._text(of)), where):
+                    return of
+            if _as_number(where) is None:
+                return texts[0]  # which says that it has no such word
+        hint = "Each has tokens and characters of its own: name a layer, layer=0 (--layer 0), or give a word."
+        raise ParameterError("layer", "a layer's number, for the queries are of several texts", "none", hint)
 
     def _row(self, layer: RecordedLayer, where: Where, head: int | None) -> Float[Tensor, "*heads keys"]:
         tokens = self._find_tokens(layer, where)
@@ -301,6 +341,9 @@ class Recording:
         """The queries that are meant."""
         count = layer.shape[1]
         if isinstance(where, tuple):
+            if len(where) != 2 or not all(map(_is_whole, where)):
+                hint = "They are characters of the text, counted from 0; stop is one past the last."
+                raise RowError("characters", "(start, stop), two whole numbers", repr(where), hint)
             tokens = self._text(layer.queries_of)
             start, stop = where
             inside = [i for i, (a, b) in enumerate(tokens.spans) if a < stop and b > start and not tokens.special[i]]
@@ -310,8 +353,10 @@ class Recording:
             return range(inside[0], inside[-1] + 1)
         if isinstance(where, str):
             units = wording.units_of_words(self._text(layer.queries_of))
-            unit = units[wording.find_row(units, where)]
-            return range(unit.start, unit.stop)
+            number = None if _units_called(units, where) else _as_number(where)
+            if number is None:
+                return _find_word(units, where)
+            where = number
         if isinstance(where, bool) or not hasattr(where, "__index__") or not -count <= where < count:
             hint = "A word stands as text, characters as (start, stop)."
             raise RowError(f"token {where!r}", f"a number from 0 to {count - 1}", repr(where), hint)
@@ -322,3 +367,30 @@ class Recording:
         if tokens is None:
             return tuple(wording.Unit(str(i), i, i + 1) for i in range(layer.shape[2]))
         return wording.units_of_words(tokens) if words else wording.units_of_tokens(tokens)
+
+
+def _is_whole(value: Any) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool)
+
+
+def _units_called(units: tuple[Unit, ...], label: str) -> list[Unit]:
+    """Those with this label, in any case if no other reading fits."""
+    exact = [unit for unit in units if unit.label == label]
+    return exact or [unit for unit in units if unit.label.casefold() == label.casefold()]
+
+
+def _as_number(where: str) -> int | None:
+    """A token's number that is written as 3 or ":3"."""
+    found = re.fullmatch(r":?([0-9]{1,9})", where)
+    return int(found[1]) if found else None
+
+
+def _find_word(units: tuple[Unit, ...], label: str) -> range:
+    """The tokens of a word."""
+    called = _units_called(units, label)
+    if len(called) > 1:
+        places = " or ".join(f":{unit.start}" for unit in called[:8]) + " ..." * (len(called) > 8)
+        got, hint = f"one that occurs {len(called)} times", f"Give its index: {places}."
+        raise RowError(f"row {label!r}", "a word that occurs once", got, hint)
+    unit = units[wording.find_row(units, label)]
+    return range(unit.start, unit.stop)

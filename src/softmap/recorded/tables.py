@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 UNITS = {
     "sequence": "number in the batch, from 0",
-    "layer": "number in the recording, from 0",
+    "layer": "number in the model, from 0",
     "head": "number in the layer, from 0",
     "token": "number in its text, from 0",
     "logsumexp": "nats",
@@ -50,7 +50,7 @@ def to_arrow(recording: Recording) -> pa.Table:
     schema = _schema(batch=len(recording.sequences) != 1, wide=any(dtype.itemsize > 4 for dtype in dtypes))
     tables = [schema.empty_table()]
     for i, sequence in enumerate(recording.sequences):
-        for number, layer in enumerate(sequence.layers):
+        for number, layer in zip(sequence.numbers, sequence.layers, strict=True):
             for side in _sides(layer, sequence):
                 columns = {"sequence": side.all(i), "layer": side.all(number), **_columns(layer, side, schema)}
                 tables.append(pa.table([columns[name] for name in schema.names], schema=schema))
@@ -116,7 +116,7 @@ def _columns(layer: RecordedLayer, side: _Side, schema: pa.Schema) -> dict[str, 
     def numbers(array: Any) -> Any:
         if array is None or not side.queries:
             return pa.nulls(len(is_query), floats)
-        return pa.array(side.of_queries(array.numpy()), floats, mask=~is_query)
+        return pa.array(side.of_queries(array.numpy(force=True)), floats, mask=~is_query)
 
     return {
         "path": _labels(side.all(0), (layer.path,)),
@@ -131,7 +131,7 @@ def _columns(layer: RecordedLayer, side: _Side, schema: pa.Schema) -> dict[str, 
         "distance_absolute": numbers(distance[1]),
         "received": pa.nulls(len(is_query), floats)
         if summary.received is None or not side.keys
-        else pa.array(summary.received.numpy().reshape(-1), floats),
+        else pa.array(summary.received.numpy(force=True).reshape(-1), floats),
         **_top(summary.top, side, is_query, schema),
     }
 
@@ -141,7 +141,7 @@ def _top(top: Top | None, side: _Side, is_query: Numbers, schema: pa.Schema) -> 
     pa = _pyarrow()
     if top is None or not side.queries:
         return {name: pa.nulls(len(is_query), schema.field(name).type) for name in ("top_keys", "top_weights")}
-    keys, weights = (side.of_queries(array.numpy()) for array in (top.keys, top.weights))
+    keys, weights = (side.of_queries(array.numpy(force=True)) for array in (top.keys, top.weights))
     listed = (keys >= 0) & is_query[:, None]  # a row that sees fewer is filled up with key −1
     ends = pa.array(np.concatenate(([0], listed.sum(1).cumsum())), pa.int32())
     values = {"top_keys": keys[listed], "top_weights": weights[listed]}

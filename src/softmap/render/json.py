@@ -95,7 +95,6 @@ def _source(source: Source) -> dict[str, Any]:
         "heads": source.heads,
         "layer": source.layer,
         "path": source.path,
-        "number": source.number,
         "head": source.head,
         "chosen_from": source.chosen_from,
         "difference": source.difference,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from softmap.recorded import Attended
 
+READ_BY: dict[str | None, str] = {"tokens": " (read by the encoder)", "target": " (read by the decoder)", None: ""}
 LABEL, BAR = 24, 32
 """Columns of a word, at most; of the longest bar."""
 
@@ -30,11 +31,12 @@ class TopPage:
 
     Args:
         row: the word that looks.
-        found: what it looks at, head after head.
+        found: what it looks at, head after head; `key` is the number that is shown of words that read the same.
+        text: which text it is a word of, where the model reads two.
     """
 
-    def __init__(self, row: str, found: Sequence[Attended]) -> None:
-        self.row = printable(row)
+    def __init__(self, row: str, found: Sequence[Attended], text: str | None = None) -> None:
+        self.row = printable(row) + READ_BY[text]
         counts = Counter((each.layer, each.head, each.label) for each in found)
         found = [  # of words that read the same, each is told with its number
             each._replace(label=f"{each.label} :{each.key}") if counts[each.layer, each.head, each.label] > 1 else each
