@@ -1,12 +1,89 @@
-"""A text's tokens: where each stands, which are special, how many a model takes, and texts that are refused."""
+"""A text's tokens: where each stands, which are special, how many a model takes, and texts that are refused.
+
+And the tokens of ids alone, which are those of the text that they stand for.
+"""
 
 from __future__ import annotations
 
+import time
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from softmap.errors import ModelError, TextError
 from softmap.models import LoadedModel
-from softmap.tokens import UNLIMITED, token_limit, tokenize
+from softmap.tokens import LONGEST, UNLIMITED, token_limit, tokenize, tokens_of_ids
+from softmap.words import find_row, units_of_words
+
+KINDS = ("wordpiece", "byte level", "metaspace", "byte fallback", "byte fallback split", "word level")
+OF_BYTES = ("byte level", "byte fallback", "byte fallback split")  # any text comes out as it went in
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "i", "love", "learning", "it", "is", "unbelievable"]
+
+
+def _byte_fallback(*, split):
+    """As Llama's: what the vocabulary lacks is written in bytes; the text is one word, or split at its spaces."""
+    from conftest import MARKS
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    merges = [("▁", "l"), ("▁l", "o"), ("i", "n"), ("in", "g")]
+    pieces = [*MARKS, *(f"<0x{i:02X}>" for i in range(256)), "▁", *"abcdefghijklmnopqrstuvwxyz.,'学"]
+    pieces += ["".join(pair) for pair in merges]
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="[UNK]", fuse_unk=True, byte_fallback=True))
+    if split:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    else:
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    tokenizer.decoder = decoders.Sequence(steps)
+    return tokenizer
+
+
+def _word_level():
+    from conftest import MARKS
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    vocabulary = {word: i for i, word in enumerate([*MARKS, *WORDS, ",", ".", "and", "you", "I"])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def of_kind(make_model, make_tokenizer):
+    """A model without a limit, and a tokenizer of this kind."""
+    import conftest
+
+    others = {
+        "byte fallback": lambda: _byte_fallback(split=False),
+        "byte fallback split": lambda: _byte_fallback(split=True),
+        "word level": _word_level,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for kind, make in others.items():
+            patch.setitem(conftest.BACKENDS, kind, make)
+        made = {kind: make_model("llama", tokenizer=make_tokenizer(kind, limit=10**30)) for kind in KINDS}
+    return made.__getitem__
+
+
+def labels(tokens):
+    return [unit.label for unit in units_of_words(tokens) if not unit.special]
+
+
+def read_again(loaded, text):
+    return tokens_of_ids(loaded.tokenizer(text).input_ids, loaded.tokenizer)
+
+
+def assert_in_order(tokens):
+    """Spans rise and lie within the text, and words rise; special tokens have none."""
+    starts, stops = zip(*tokens.spans, strict=True)
+    assert list(starts) == sorted(starts)
+    assert list(stops) == sorted(stops)
+    assert all(0 <= start <= stop <= len(tokens.text) for start, stop in tokens.spans)
+    assert [word is None for word in tokens.words] == list(tokens.special)
+    words = [word for word in tokens.words if word is not None]
+    assert words == sorted(words)
 
 
 @pytest.fixture
@@ -175,3 +252,187 @@ def test_tokenizer_that_does_not_know_where_its_tokens_stand_is_refused(make_mod
     slow = LoadedModel(make_model().model, ByT5Tokenizer(), "a small bert")
     with pytest.raises(ModelError, match=r"fast tokenizer.*ByT5Tokenizer"):
         tokenize(slow, "I love learning")
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.text("aé学🙂 \n'.,", max_size=30)
+SENTENCES = st.lists(st.sampled_from([*WORDS, ",", "."]), min_size=1, max_size=12).map(" ".join)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None)
+@given(text=TEXTS)
+def test_ids_alone_give_the_tokens_of_their_text(of_kind, kind, text):
+    loaded = of_kind(kind)
+    tokens = read_again(loaded, text)
+    assert_in_order(tokens)
+    try:
+        known = tokenize(loaded, text)
+    except TextError:  # nothing is left of it
+        return
+    assert (tokens.ids, tokens.pieces) == (known.ids, known.pieces)
+    assert (tokens.special, tokens.unknown) == (known.special, known.unknown)
+
+
+@pytest.mark.parametrize("kind", OF_BYTES)
+@settings(deadline=None)
+@given(text=TEXTS.filter(lambda text: text.strip() and "\ufffd" not in text))
+def test_ids_of_bytes_give_the_text_back_and_its_words(of_kind, kind, text):
+    loaded = of_kind(kind)
+    tokens = read_again(loaded, text)
+    assert tokens.text.strip() == text.strip()
+    assert labels(tokens) == labels(tokenize(loaded, text))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None)
+@given(text=SENTENCES)
+def test_ids_alone_give_the_words_of_their_text(of_kind, kind, text):
+    loaded = of_kind(kind)
+    tokens = read_again(loaded, text)
+    assert tokens.text == text
+    assert labels(tokens) == labels(tokenize(loaded, text))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None)
+@given(data=st.data())
+def test_ids_in_any_order_give_tokens_in_order(of_kind, kind, data):
+    tokenizer = of_kind(kind).tokenizer
+    ids = data.draw(st.lists(st.integers(0, len(tokenizer) + 3), min_size=1, max_size=60))
+    tokens = tokens_of_ids(ids, tokenizer)
+    assert tokens.ids == tuple(ids)
+    assert_in_order(tokens)
+    units_of_words(tokens)
+
+
+@pytest.mark.parametrize("kind", OF_BYTES)
+@pytest.mark.parametrize("word", ["café", "习", "👩‍🚀", "Ελλάδα"])
+def test_word_of_split_characters_is_found_and_its_pieces_share_their_spans(of_kind, kind, word):
+    loaded = of_kind(kind)
+    tokens = read_again(loaded, f"i love {word} on a mat")
+    unit = units_of_words(tokens)[find_row(units_of_words(tokens), word)]
+    assert unit.pieces > len(word)
+    stands = {span for span in tokens.spans[unit.start : unit.stop] if tokens.text[slice(*span)].strip()}
+    assert "".join(tokens.text[slice(*span)] for span in sorted(stands)).strip() == word
+
+
+def test_words_of_a_vocabulary_without_a_decoder_keep_their_spaces(of_kind):
+    tokens = read_again(of_kind("word level"), "I love learning and you")
+    assert tokens.text == "I love learning and you"
+    assert labels(tokens) == ["I", "love", "learning", "and", "you"]
+
+
+@pytest.mark.parametrize("kind", ["byte fallback", "byte fallback split"])
+def test_words_end_at_white_space_where_the_tokenizer_does_not_split(of_kind, kind):
+    assert labels(tokenize(of_kind(kind), "i love  it,\nthe cat")) == ["i", "love", "it,", "the", "cat"]
+
+
+def test_bytes_that_are_no_text_stay_apart_from_what_follows(of_kind):
+    tokenizer = of_kind("byte fallback").tokenizer
+    broken, a, space = tokenizer.convert_tokens_to_ids(["<0xFF>", "a", "▁"])
+    tokens = tokens_of_ids([a, broken, broken, a, space, a], tokenizer)
+    assert tokens.text == "a\ufffd\ufffda a"
+    assert tokens.spans == ((0, 1), (1, 3), (1, 3), (3, 4), (4, 5), (5, 6))
+    long = tokens_of_ids([broken] * (3 * LONGEST + 1), tokenizer)
+    assert long.text == "\ufffd" * (3 * LONGEST + 1)
+
+
+def test_character_is_cut_by_a_special_token_or_the_end(of_kind):
+    tokenizer = of_kind("byte level").tokenizer
+    ids = tokenizer("é", add_special_tokens=False).input_ids
+    assert len(ids) == 2
+    tokens = tokens_of_ids([ids[0], tokenizer.sep_token_id, *ids, ids[0]], tokenizer)
+    assert tokens.text == "\ufffdé\ufffd"
+    assert tokens.spans == ((0, 1), (1, 1), (1, 2), (1, 2), (2, 3))
+    assert tokens.special == (False, True, False, False, False)
+
+
+def test_piece_that_was_added_is_a_word_of_its_own(make_model, make_tokenizer):
+    tokenizer = make_tokenizer("byte level")
+    tokenizer.add_tokens(["catsat"])
+    loaded = make_model(tokenizer=tokenizer)
+    tokens = read_again(loaded, "the catsaton mat")
+    assert labels(tokens) == labels(tokenize(loaded, "the catsaton mat")) == ["the", "catsat", "on", "mat"]
+
+
+def test_special_token_of_any_kind_is_special_in_a_text_and_in_ids(make_model, make_tokenizer):
+    from tokenizers import AddedToken
+
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.add_special_tokens([AddedToken("<turn>", special=True)])
+    assert tokenizer.convert_tokens_to_ids("<turn>") not in tokenizer.all_special_ids
+    loaded = make_model(tokenizer=tokenizer)
+    text = "the <turn> cat [MASK] 🙂 [SEP] sat"
+    tokens = read_again(loaded, text)
+    assert tokens.special == tokenize(loaded, text).special
+    assert [piece for piece, mark in zip(tokens.pieces, tokens.special, strict=True) if not mark] == [
+        "the",
+        "cat",
+        "[MASK]",
+        "[UNK]",
+        "sat",
+    ]
+
+
+def test_what_a_tokenizer_puts_around_a_text_is_special_though_it_does_not_name_it(make_model, make_tokenizer):
+    from transformers import PreTrainedTokenizerFast
+
+    nameless = PreTrainedTokenizerFast(tokenizer_object=make_tokenizer().backend_tokenizer)
+    tokens = read_again(make_model(tokenizer=nameless), "the cat")
+    assert tokens.special == (True, False, False, True)
+
+
+def test_end_of_text_is_special_where_its_name_for_unknown_words_is_never_used(make_model, make_tokenizer):
+    tokenizer = make_tokenizer("byte level")
+    tokenizer.eos_token = tokenizer.unk_token  # as GPT-2 has it, whose bytes lack no word
+    loaded = make_model(tokenizer=tokenizer)
+    for tokens in (tokenize(loaded, "the[UNK] cat"), read_again(loaded, "the[UNK] cat")):
+        assert labels(tokens) == ["the", "cat"]
+        assert not any(tokens.unknown)
+
+
+def test_id_that_the_vocabulary_lacks_is_called_by_its_number(of_kind):
+    tokenizer = of_kind("byte level").tokenizer
+    cat = tokenizer(" cat", add_special_tokens=False).input_ids
+    tokens = tokens_of_ids([*cat, 5000], tokenizer)
+    assert tokens.pieces[-1] == "5000"
+    assert tokens.text == " cat"
+
+
+def test_ids_without_a_tokenizer_are_numbers():
+    tokens = tokens_of_ids([5, 17, 5])
+    assert (tokens.pieces, tokens.ids) == (("5", "17", "5"), (5, 17, 5))
+    assert labels(tokens) == ["5", "17", "5"]
+    assert not any(tokens.special + tokens.unknown)
+
+
+@pytest.mark.parametrize("tokenizer", [None, "byte level"])
+def test_no_ids_are_no_tokens(of_kind, tokenizer):
+    tokens = tokens_of_ids([], tokenizer and of_kind(tokenizer).tokenizer)
+    assert (len(tokens), tokens.text) == (0, "")
+
+
+def test_tokenizer_written_in_python_gives_words():
+    from transformers import ByT5Tokenizer
+
+    tokenizer = ByT5Tokenizer()
+    tokens = tokens_of_ids(tokenizer("i love café 学习, 🙂").input_ids, tokenizer)
+    assert tokens.text == "i love café 学习, 🙂"
+    assert labels(tokens) == ["i", "love", "café", "学", "习", ",", "🙂"]
+    assert tokens.special == (*[False] * (len(tokens) - 1), True)
+    assert_in_order(tokens)
+
+
+@pytest.mark.parametrize("kind", ["byte level", "byte fallback"])
+@pytest.mark.parametrize("text", ["i love café 学习 🙂", "\ufffd"])
+def test_time_grows_with_the_number_of_tokens_alone(of_kind, kind, text):
+    tokenizer = of_kind(kind).tokenizer
+    ids = tokenizer(text, add_special_tokens=False).input_ids * 3000
+
+    def seconds(count):
+        start = time.process_time()
+        tokens_of_ids(ids[:count], tokenizer)
+        return time.process_time() - start
+
+    few = min(seconds(1000) for _ in range(3))
+    assert min(seconds(8000) for _ in range(3)) < 24 * few  # 64 times, if each token looked at all before it

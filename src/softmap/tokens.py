@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from softmap.errors import ModelError, TextError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from softmap.models import LoadedModel
 
 UNLIMITED = 10**9
 """Tokenizers that know no limit give a number far beyond this."""
+
+LONGEST = 16
+"""How many tokens are held back for a character to become whole. One has 4 bytes, but a token may end one and begin the
+next."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ def tokenize(loaded: LoadedModel, text: str, *, truncate: bool = False) -> Token
             "Convert it: AutoTokenizer.from_pretrained(..., use_fast=True) and save_pretrained.",
         )
     encoding = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
-    special = _special_flags(tokenizer, encoding)
+    special = _special_flags(tokenizer, encoding["input_ids"], encoding["special_tokens_mask"])
     if all(special):
         got = "an empty text" if not text.strip() else f"{text[:40]!r}, of which only special tokens are left"
         raise TextError("text", "at least one word", got, "Give a sentence, such as 'I love learning'.")
@@ -89,58 +97,177 @@ def tokenize(loaded: LoadedModel, text: str, *, truncate: bool = False) -> Token
         )
     if length > limit:
         encoding = _first_tokens(tokenizer, text, limit)
+        special = _special_flags(tokenizer, encoding["input_ids"], encoding["special_tokens_mask"])
+    ids = tuple(encoding["input_ids"])
+    spans = tuple((start, stop) for start, stop in encoding["offset_mapping"])
     return Tokens(
         text=text,
-        ids=tuple(encoding["input_ids"]),
-        pieces=tuple(tokenizer.convert_ids_to_tokens(encoding["input_ids"])),
-        spans=tuple((start, stop) for start, stop in encoding["offset_mapping"]),
-        words=tuple(encoding.word_ids()),
-        special=_special_flags(tokenizer, encoding),
-        unknown=tuple(i == tokenizer.unk_token_id for i in encoding["input_ids"]),
-        cut=length - len(encoding["input_ids"]),
+        ids=ids,
+        pieces=_pieces(tokenizer, ids),
+        spans=spans,
+        words=_words(text, spans, special, encoding.word_ids()),
+        special=special,
+        unknown=_unknown_flags(tokenizer, ids),
+        cut=length - len(ids),
     )
 
 
 def tokens_of_ids(ids: list[int], tokenizer: Any = None) -> Tokens:
-    """The tokens of ids whose text is not known: it is put together from what each of them stands for.
+    """The tokens of ids whose text is not known: it is put together from what they stand for.
+
+    Tokens that make a character only together, such as the bytes of an emoji, all get the span of that character.
 
     Args:
         ids: vocabulary indices, (tokens).
         tokenizer: what knows their names; without it they are numbers.
     """
     if tokenizer is None:
-        pieces = surfaces = [f" {i}" for i in ids]
-        special, unknown = [False] * len(ids), [False] * len(ids)
-    else:
-        pieces = [str(piece) for piece in tokenizer.convert_ids_to_tokens(ids)]
-        marks = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id, tokenizer.mask_token_id}
-        special, unknown = [i in marks for i in ids], [i == tokenizer.unk_token_id for i in ids]
-        surfaces = [
-            "" if mark else _surface(tokenizer, i, piece) for i, piece, mark in zip(ids, pieces, special, strict=True)
-        ]
-    ends = list(accumulate(len(surface) for surface in surfaces))
-    words = list(
-        accumulate(int(mark or surface[:1].isspace()) for surface, mark in zip(surfaces, special, strict=True))
-    )
+        return _numbers(ids)
+    special = _special_flags(tokenizer, ids)
+    surfaces: list[str] = []
+    spans: list[tuple[int, int]] = []
+    end = 0
+    for count, surface in _decoded(_decoder(tokenizer), ids, special):
+        surfaces.append(surface)
+        spans += [(end, end + len(surface))] * count
+        end += len(surface)
+    text = "".join(surfaces)
+    added = tokenizer.added_tokens_decoder
+    alone = [mark or i in added for i, mark in zip(ids, special, strict=True)]
     return Tokens(
-        text="".join(surfaces),
+        text=text,
         ids=tuple(ids),
-        pieces=tuple(piece.strip() if tokenizer is None else piece for piece in pieces),
-        spans=tuple((end - len(surface), end) for end, surface in zip(ends, surfaces, strict=True)),
-        words=tuple(None if mark else word for word, mark in zip(words, special, strict=True)),
-        special=tuple(special),
-        unknown=tuple(unknown),
+        pieces=_pieces(tokenizer, ids),
+        spans=tuple(spans),
+        words=_words(text, spans, special, _split_again(tokenizer, text, spans, alone)),
+        special=special,
+        unknown=_unknown_flags(tokenizer, ids),
     )
 
 
-def _surface(tokenizer: Any, token: int, piece: str) -> str:
-    """What a token stands for in a text, with the space before a word: each kind of vocabulary marks it in its own way."""
-    text = str(tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False))
-    if piece.startswith("##"):
-        return text.removeprefix("##")
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    of_words = piece.startswith(("▁", "Ġ")) or type(getattr(backend, "model", None)).__name__ == "WordPiece"
-    return f" {text.lstrip()}" if of_words else text
+def _numbers(ids: list[int]) -> Tokens:
+    pieces = tuple(str(i) for i in ids)
+    text = "".join(f" {piece}" for piece in pieces)
+    no = (False,) * len(ids)
+    spans: list[tuple[int, int]] = []
+    for piece in pieces:
+        start = spans[-1][1] if spans else 0
+        spans.append((start, start + 1 + len(piece)))
+    return Tokens(text, tuple(ids), pieces, tuple(spans), tuple(range(len(ids))), no, no)
+
+
+def _decoded(
+    decode: Callable[[list[int]], str], ids: Sequence[int], special: Sequence[bool]
+) -> Iterator[tuple[int, str]]:
+    """Decode token by token: how many tokens, and the text that they make together. Special ones make none.
+
+    What a token adds is seen behind the tokens before it, since many decoders drop the space at the beginning. Tokens
+    are held back while they add nothing or end inside a character, for which decoders give U+FFFD.
+    """
+    context: list[int] = []
+    held: list[int] = []
+    before, added = "", [""]  # the context's text, and what held[:0], held[:1], ... add to it
+    for token, mark in zip(ids, special, strict=True):
+        if not mark:
+            held.append(token)
+            both = decode(context + held)
+            added.append(both[len(before) :] if both.startswith(before) else decode(held))
+            if (not added[-1] or added[-1].endswith("\ufffd")) and len(held) < LONGEST:
+                continue
+            context, before = held, decode(held)
+        yield from _settled(added)
+        held, added = [], [""]
+        if mark:
+            yield 1, ""
+    yield from _settled(added)
+
+
+def _settled(added: list[str]) -> Iterator[tuple[int, str]]:
+    """Tokens held back, all as one; but bytes that stay U+FFFD, whatever follows, are apart from what follows."""
+    whole, count = added[-1], len(added) - 1
+    cut = max((i for i, text in enumerate(added) if text and text != whole and whole.startswith(text)), default=0)
+    if cut:
+        yield cut, added[cut]
+    if count:
+        yield count - cut, whole[len(added[cut]) :]
+
+
+def _decoder(tokenizer: Any) -> Callable[[list[int]], str]:
+    """Ids -> text, nothing left out and nothing tidied up."""
+    if not tokenizer.is_fast:
+        return partial(tokenizer.decode, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    backend = tokenizer.backend_tokenizer
+    decoder = None if backend.decoder is not None else _usual_decoder(backend)
+    if decoder is None:
+        return partial(backend.decode, skip_special_tokens=False)
+    return lambda ids: str(decoder.decode([name for i in ids if (name := backend.id_to_token(i)) is not None]))
+
+
+def _usual_decoder(backend: Any) -> Any:
+    """The decoder of this kind of vocabulary, for a tokenizer that was made without one; None where spaces will do."""
+    from tokenizers import decoders, pre_tokenizers
+
+    splitter = backend.pre_tokenizer
+    steps = {type(step) for step in (splitter if hasattr(splitter, "__getitem__") else [splitter])}  # one or a sequence
+    if pre_tokenizers.ByteLevel in steps:
+        return decoders.ByteLevel()
+    if pre_tokenizers.Metaspace in steps:
+        return decoders.Metaspace()
+    prefix = getattr(backend.model, "continuing_subword_prefix", None)
+    return decoders.WordPiece(prefix=prefix, cleanup=False) if prefix else None
+
+
+def _split_again(tokenizer: Any, text: str, spans: Sequence[tuple[int, int]], alone: Sequence[bool]) -> list[int]:
+    """The word of each token, as the tokenizer would split the text: at added tokens, and between them as ever."""
+    splitter = tokenizer.backend_tokenizer.pre_tokenizer if tokenizer.is_fast else None
+    words: list[int] = []
+    count = 0
+    for by_itself, run in groupby(range(len(spans)), key=alone.__getitem__):
+        places = list(run)
+        if by_itself:
+            words += range(count, count + len(places))
+            count += len(places)
+            continue
+        start, stop = spans[places[0]][0], spans[places[-1]][1]
+        split = splitter.pre_tokenize_str(text[start:stop]) if splitter else []
+        starts = [start + offset for _, (offset, _) in split]
+        words += [count + bisect_right(starts, _first_letter(text, spans[i])) for i in places]
+        count += len(starts) + 1
+    return words
+
+
+def _first_letter(text: str, span: tuple[int, int]) -> int:
+    """Where a token's text begins, behind the white space that some splitters leave out."""
+    surface = text[slice(*span)].lstrip()
+    return span[1] - len(surface) if surface else span[0]
+
+
+def _words(
+    text: str, spans: Sequence[tuple[int, int]], special: Sequence[bool], split: Sequence[int | None]
+) -> tuple[int | None, ...]:
+    """The index of each token's word: as the tokenizer split them, and at white space, which some do not split at."""
+    words: list[int | None] = []
+    count = 0
+    for i, mark in enumerate(special):
+        begins = i == 0 or special[i - 1] or split[i] != split[i - 1] or _are_apart(text, spans[i - 1], spans[i])
+        count += begins and not mark
+        words.append(None if mark else count - 1)
+    return tuple(words)
+
+
+def _are_apart(text: str, before: tuple[int, int], here: tuple[int, int]) -> bool:
+    """Whether a word ends between two tokens: at white space, which goes with the word behind it."""
+    if here[0] < before[1]:
+        return False  # two pieces of the same character
+    ending = text[slice(*before)]
+    ended = ending.strip() != "" and ending[-1].isspace()
+    return ended or any(char.isspace() for char in text[before[1] : here[0] + 1])
+
+
+def _pieces(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:
+    """What the vocabulary calls each id; its number where it has no name, as in a table with rows to spare."""
+    names = tokenizer.convert_ids_to_tokens(list(ids))
+    return tuple(str(i) if name is None else str(name) for i, name in zip(ids, names, strict=True))
 
 
 def token_limit(loaded: LoadedModel) -> int:
@@ -178,12 +305,37 @@ def _first_tokens(tokenizer: Any, text: str, limit: int) -> Any:
         tokenizer.truncation_side = side
 
 
-def _special_flags(tokenizer: Any, encoding: Any) -> tuple[bool, ...]:
-    """Special: what the tokenizer added, and separators written out in the text. [UNK] and [MASK] stand for words."""
-    names = ("cls_token_id", "sep_token_id", "pad_token_id", "bos_token_id", "eos_token_id")
-    marks = {getattr(tokenizer, name, None) for name in names} - {tokenizer.unk_token_id, tokenizer.mask_token_id}
-    added = encoding["special_tokens_mask"]
-    return tuple(bool(flag) or i in marks for i, flag in zip(encoding["input_ids"], added, strict=True))
+def _special_flags(tokenizer: Any, ids: Sequence[int], added: Sequence[int] = ()) -> tuple[bool, ...]:
+    """Special: what stands for no word, whether written out or, as `added` flags, put in by the tokenizer."""
+    marks = _special_ids(tokenizer)
+    return tuple(bool(flag) or i in marks for i, flag in zip(ids, added or [0] * len(ids), strict=True))
+
+
+def _special_ids(tokenizer: Any) -> set[int]:
+    """All the vocabulary has of marks such as ``[SEP]``. [UNK] and [MASK] are none of them: they stand for words."""
+    marks = set(tokenizer.all_special_ids)
+    marks |= {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    if tokenizer.is_fast:
+        around = tokenizer.backend_tokenizer.encode("")
+        marks |= {i for i, flag in zip(around.ids, around.special_tokens_mask, strict=True) if flag}
+    return marks - {_unknown_id(tokenizer), tokenizer.mask_token_id}
+
+
+def _unknown_flags(tokenizer: Any, ids: Sequence[int]) -> tuple[bool, ...]:
+    unknown = _unknown_id(tokenizer)
+    return tuple(i == unknown for i in ids)
+
+
+def _unknown_id(tokenizer: Any) -> int | None:
+    """The token of words that the vocabulary lacks.
+
+    None where it lacks no word and the name only repeats another mark's, as in GPT-2, whose unk_token ends a text.
+    """
+    unknown: int | None = tokenizer.unk_token_id
+    names = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "pad_token_id")
+    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    lacks_none = getattr(model, "unk_token", "") is None
+    return None if lacks_none and unknown in [getattr(tokenizer, name, None) for name in names] else unknown
 
 
 def _refuse_foreign_ids(loaded: LoadedModel, ids: list[int]) -> None:
