@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from softmap import __version__
+from softmap.decoding import tokens_of_ids
 from softmap.errors import ModelError, ParameterError, RecordingError
 from softmap.models.interface import calls_interface, find_others, standing_in
 from softmap.models.keeping import Keeping, keep
 from softmap.models.reading import Reader
 from softmap.models.recorder import Recorder
 from softmap.recorded import Origin, RecordedLayer, RecordedSequence, Recording
-from softmap.tokens import Tokens, tokens_of_ids
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from softmap.models.load import LoadedModel
     from softmap.recorded.layer import Text
     from softmap.recorded.storage import Writer
+    from softmap.tokens import Tokens
 
 
 NO_TEXT = re.compile(r"vision|visual|image|audio|speech", re.IGNORECASE)
