@@ -1,60 +1,13 @@
-"""Recordings of runs: caches, chunks, batches, selected layers, what is kept, and what is refused."""
+"""Recordings of a run: batches, masks, selected layers, what is kept, and what is refused."""
 
 from __future__ import annotations
 
-import contextlib
-
 import pytest
 import torch
+from decoders import VOCABULARY, assert_same_weights, eager, ids_of
 
 import softmap
 from softmap.errors import DtypeError, ModelError, ParameterError, RecordingError, TextError
-
-VOCABULARY = 60
-SIZES = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "initializer_range": 0.2,
-    "pad_token_id": 0,
-}
-
-
-@pytest.fixture(scope="module")
-def make_decoder():
-    """A small random decoder, by the name of its architecture."""
-    from transformers import AutoModelForCausalLM
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    def make(kind="llama", **changes):
-        torch.manual_seed(0)
-        config = CONFIG_MAPPING[kind](**SIZES | changes)
-        return AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def llama(make_decoder):
-    return make_decoder()
-
-
-def ids_of(count, batch=1):
-    return torch.randint(1, VOCABULARY, (batch, count), generator=torch.Generator().manual_seed(count))
-
-
-def eager(model, **inputs):
-    with torch.no_grad():
-        return model(**inputs, output_attentions=True, use_cache=False)
-
-
-def assert_same_weights(rec, attentions, item=0, real=slice(None)):
-    assert len(rec) == len(attentions)
-    for layer, weights in zip(rec, attentions, strict=True):
-        torch.testing.assert_close(layer.dense(), weights[item, :, real, real], atol=2e-6, rtol=0)
 
 
 def test_recording_holds_the_models_own_weights_and_output(llama):
@@ -67,93 +20,6 @@ def test_recording_holds_the_models_own_weights_and_output(llama):
     assert [layer.path for layer in rec.layers] == ["model.layers.0.self_attn", "model.layers.1.self_attn"]
     assert all(layer.difference < 1e-5 for layer in rec.layers)
     assert rec.tokens.ids == tuple(ids[0].tolist())
-
-
-@pytest.mark.parametrize(
-    ("kind", "changes"),
-    [
-        ("llama", {}),
-        ("mistral", {"sliding_window": 8}),
-        ("gemma2", {"sliding_window": 8, "head_dim": 8}),
-        ("gpt_oss", {"sliding_window": 8, "head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1}),
-    ],
-)
-def test_generation_is_one_matrix_of_all_queries_against_all_keys(make_decoder, kind, changes):
-    model = make_decoder(kind, **changes)
-    prompt = ids_of(11)
-    with softmap.recording(model) as rec:
-        output = model.generate(prompt, max_new_tokens=21, min_new_tokens=21, do_sample=False)
-    read = output[:, :-1]  # the last one was made, and not read
-    assert rec.layers[0].shape == (4, 31, 31)
-    assert rec.tokens.ids == tuple(read[0].tolist())
-    assert_same_weights(rec.recording, eager(model, input_ids=read).attentions)
-    whole = softmap.record(read, model)
-    for grown, at_once in zip(rec.layers, whole.layers, strict=True):
-        torch.testing.assert_close(grown.summary.received, at_once.summary.received, atol=1e-4, rtol=0)
-        torch.testing.assert_close(grown.summary.cells.sum, at_once.summary.cells.sum, atol=1e-4, rtol=0)
-
-
-def test_generation_with_a_cache_of_fixed_size_is_the_same(llama):
-    prompt = ids_of(9)
-    with softmap.recording(llama) as rec:
-        output = llama.generate(
-            prompt,
-            max_new_tokens=6,
-            min_new_tokens=6,
-            do_sample=False,
-            cache_implementation="static",
-            disable_compile=True,
-        )
-    assert_same_weights(rec.recording, eager(llama, input_ids=output[:, :-1]).attentions)
-
-
-def test_generation_of_a_padded_batch_is_one_matrix_for_each_sequence(llama):
-    ids = ids_of(8, batch=2)
-    mask = torch.ones_like(ids)
-    mask[1, :3] = 0
-    with softmap.recording(llama) as rec:
-        output = llama.generate(ids, attention_mask=mask, max_new_tokens=4, min_new_tokens=4, do_sample=False)
-    for item, first in ((0, 0), (1, 3)):
-        alone = output[item : item + 1, first:-1]
-        assert rec.batch(item).tokens.ids == tuple(alone[0].tolist())
-        assert_same_weights(rec.batch(item), eager(llama, input_ids=alone).attentions)
-
-
-def test_beam_search_is_refused_since_its_cache_changes_places(llama):
-    with pytest.raises(ModelError, match="beam"), softmap.recording(llama):
-        llama.generate(ids_of(6), max_new_tokens=12, num_beams=3, do_sample=False, early_stopping=False)
-
-
-@pytest.mark.parametrize("chunk", [1, 5, 14, 100])
-def test_chunks_give_the_matrix_of_the_whole(llama, chunk):
-    ids = ids_of(14)
-    rec = softmap.record(ids, llama, chunk=chunk)
-    assert_same_weights(rec, eager(llama, input_ids=ids).attentions)
-    assert repr(rec.layers[0].mask) == "causal(offset=0)"
-
-
-def test_chunks_of_a_padded_batch_are_trimmed(make_decoder):
-    model = make_decoder("mistral", sliding_window=4)
-    ids = ids_of(13, batch=2)
-    mask = torch.ones_like(ids)
-    mask[1, :7] = 0
-    rec = softmap.record({"input_ids": ids, "attention_mask": mask}, model, chunk=5)
-    for item, first in ((0, 0), (1, 7)):
-        attentions = eager(model, input_ids=ids[item : item + 1, first:]).attentions
-        assert_same_weights(rec.batch(item), attentions)
-
-
-def test_two_texts_in_one_recording_are_refused(llama):
-    with pytest.raises(ModelError, match="continue at 5"), softmap.recording(llama):  # noqa: PT012  # the second raises
-        llama(input_ids=ids_of(5), use_cache=False)
-        llama(input_ids=ids_of(5), use_cache=False)
-
-
-def test_run_that_failed_is_not_passed_over(llama):
-    with pytest.raises(ModelError, match="one that failed"), softmap.recording(llama):  # noqa: PT012  # at its end
-        output = llama(input_ids=ids_of(5), use_cache=True)
-        with contextlib.suppress(IndexError):
-            llama(input_ids=torch.tensor([[VOCABULARY + 5]]), past_key_values=output.past_key_values)
 
 
 def test_padded_batch_is_trimmed_on_either_side(llama):
@@ -359,11 +225,6 @@ def test_options_outside_their_values_are_refused(llama, options, error, words):
         softmap.record(ids_of(4), llama, **options)
 
 
-def test_chunks_of_a_model_without_a_cache_are_refused(bundled):
-    with pytest.raises(ParameterError, match="decoder"):
-        softmap.record("I love learning", bundled, chunk=2)
-
-
 def test_recording_written_while_it_runs_is_the_one_in_memory(llama, tmp_path):
     ids = ids_of(12, batch=2)
     mask = torch.ones_like(ids)
@@ -380,11 +241,6 @@ def test_recording_written_while_it_runs_is_the_one_in_memory(llama, tmp_path):
                 torch.testing.assert_close(layer.matrix.dense(), expected.matrix.dense(), atol=1e-6, rtol=0)
                 assert (layer.number, layer.queries_of, layer.path) == (expected.number, "tokens", expected.path)
             assert one.batch(item).tokens == kept.batch(item).tokens
-
-
-def test_chunks_are_written_too(llama, tmp_path):
-    softmap.record(ids_of(12), llama, chunk=5, out=tmp_path / "run.softmap")
-    assert_same_weights(softmap.load(tmp_path / "run.softmap"), eager(llama, input_ids=ids_of(12)).attentions)
 
 
 def test_progress_tells_each_layer(llama):
@@ -424,119 +280,6 @@ def test_patches_are_no_tokens_even_where_there_are_as_many():
     rec = softmap.record({"input_ids": ids_of(5), "pixel_values": torch.randn(1, 3, 8, 8)}, model)
     told = {layer.path.partition(".")[0]: (layer.shape[1], layer.queries_of) for layer in rec.layers}
     assert told == {"text_model": (5, "tokens"), "vision_model": (5, None)}
-
-
-@pytest.fixture(scope="module")
-def make_seq2seq():
-    """A small random encoder-decoder, by the name of its architecture."""
-    from transformers import AutoModelForSeq2SeqLM, AutoModelForSpeechSeq2Seq
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    bart = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 4, "init_std": 0.3}
-    bart |= {"decoder_attention_heads": 4, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "vocab_size": VOCABULARY}
-    bart |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
-    bart |= {"forced_eos_token_id": None}
-    t5 = {"d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4}
-    t5 |= {"vocab_size": VOCABULARY, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
-    sounds = {"num_mel_bins": 8, "max_source_positions": 10, "begin_suppress_tokens": None, "suppress_tokens": None}
-
-    def make(kind):
-        torch.manual_seed(0)
-        settings = t5 if kind == "t5" else bart | (sounds if kind == "whisper" else {})
-        auto = AutoModelForSpeechSeq2Seq if kind == "whisper" else AutoModelForSeq2SeqLM
-        return auto.from_config(CONFIG_MAPPING[kind](**settings), attn_implementation="eager").eval()
-
-    return make
-
-
-@pytest.mark.parametrize("kind", ["bart", "t5", "whisper"])
-def test_generation_of_an_encoder_decoder_is_a_matrix_of_each_kind(make_seq2seq, kind):
-    model = make_seq2seq(kind)
-    given = {"input_features": torch.randn(1, 8, 20)} if kind == "whisper" else {"input_ids": ids_of(9)}
-    with softmap.recording(model) as rec:
-        output = model.generate(**given, max_new_tokens=7, min_new_tokens=7, do_sample=False)
-    read = output[:, :7] if kind != "whisper" else rec.target and torch.tensor([rec.target.ids])
-    expected = eager(model, **given, decoder_input_ids=read)
-    tuples = {
-        ("encoder", "self"): expected.encoder_attentions,
-        ("decoder", "self"): expected.decoder_attentions,
-        ("decoder", "cross"): expected.cross_attentions,
-    }
-    for (part, of), attentions in tuples.items():
-        found = [layer for layer in rec.layers if (layer.part, layer.kind) == (part, of)]
-        assert len(found) == len(attentions)
-        for layer, weights in zip(found, attentions, strict=True):
-            torch.testing.assert_close(layer.matrix.dense(), weights[0], atol=2e-6, rtol=0)
-    assert rec.target.ids == tuple(read[0].tolist())
-
-
-@pytest.mark.parametrize("options", [{"num_beams": 2}, {"num_return_sequences": 2, "do_sample": True}])
-def test_several_answers_to_one_input_are_refused(make_seq2seq, options):
-    model = make_seq2seq("bart")
-    with pytest.raises(ModelError, match="num_return_sequences=1"), softmap.recording(model):
-        model.generate(ids_of(9), max_new_tokens=2, **options)
-
-
-def test_samples_of_a_decoder_are_sequences_of_a_batch(llama):
-    with softmap.recording(llama) as rec:
-        output = llama.generate(ids_of(6), max_new_tokens=4, min_new_tokens=4, do_sample=True, num_return_sequences=3)
-    for item in range(3):
-        assert_same_weights(rec.batch(item), eager(llama, input_ids=output[item : item + 1, :-1]).attentions)
-
-
-def test_generation_in_bfloat16_is_the_matrix_of_its_own_rounding(make_decoder):
-    model = make_decoder().bfloat16()
-    with softmap.recording(model) as rec:
-        model.generate(ids_of(6), max_new_tokens=5, min_new_tokens=5, do_sample=False)
-    layer = rec.layers[1]
-    assert layer.q.dtype == torch.bfloat16
-    scaled = (layer.q.double() @ layer.k.double().repeat_interleave(2, 0).mT * layer.scale).masked_fill(
-        torch.ones(10, 10).triu(1).bool(), -torch.inf
-    )
-    torch.testing.assert_close(layer.matrix.dense().double(), scaled.softmax(-1), atol=1e-5, rtol=0)
-
-
-def test_keys_that_change_between_runs_are_refused_whichever_they_are(llama):
-    for layers in (None, [1]):
-        with pytest.raises(ModelError, match="same keys"), softmap.recording(llama, layers=layers):  # noqa: PT012
-            cache = llama(input_ids=ids_of(8), use_cache=True).past_key_values
-            cache.layers[0].keys[:, :, 1:3] *= 0.9
-            llama(input_ids=ids_of(1), past_key_values=cache)
-
-
-def test_cache_that_changes_places_is_refused(llama):
-    prompts = torch.tensor([[10, 11, 5], [10, 12, 5]])
-    with pytest.raises(ModelError, match="same keys"), softmap.recording(llama, layers=[0]):  # noqa: PT012
-        cache = llama(input_ids=prompts, use_cache=True).past_key_values
-        cache.reorder_cache(torch.tensor([0, 0]))
-        llama(input_ids=torch.tensor([[7], [8]]), past_key_values=cache)
-
-
-def test_recording_keeps_its_keys_when_the_cache_is_used_again(llama):
-    from transformers import StaticCache
-
-    ids, cache = ids_of(8), StaticCache(config=llama.config, max_cache_len=12)
-    with softmap.recording(llama) as rec:
-        llama(input_ids=ids, past_key_values=cache)
-    cache.reset()
-    assert rec.layers[0].shape == (4, 8, 8)
-    assert_same_weights(rec.recording, eager(llama, input_ids=ids).attentions)
-
-
-@pytest.mark.parametrize("prompt", [5, 11])
-@pytest.mark.parametrize("kind", ["mistral", "gemma2"])
-def test_generation_with_a_cache_of_fixed_size_and_a_window_is_the_same(make_decoder, kind, prompt):
-    model = make_decoder(kind, sliding_window=8, **({"head_dim": 8} if kind == "gemma2" else {}))
-    with softmap.recording(model) as rec:
-        output = model.generate(
-            ids_of(prompt),
-            max_new_tokens=9,
-            min_new_tokens=9,
-            do_sample=False,
-            cache_implementation="static",
-            disable_compile=True,
-        )
-    assert_same_weights(rec.recording, eager(model, input_ids=output[:, :-1]).attentions)
 
 
 def test_lists_of_a_tokenizer_are_taken(llama):
