@@ -11,6 +11,7 @@ import shutil
 import tempfile
 
 import pytest
+from vocabularies import BACKENDS, MARKS
 
 HOME = tempfile.mkdtemp(prefix="softmap-tests-")
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
@@ -18,50 +19,6 @@ for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", 
     os.environ.pop(variable, None)
 os.environ |= {"HF_HOME": HOME, "HF_HUB_OFFLINE": "1"}  # read when transformers is first imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small matrices gain nothing from more, and lose where cores are shared
-
-MARKS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")  # padding at 1, as RoBERTa has it
-TEXT = "the cat sat on a mat i love learning it is un ##believ ##able ##ability don t ' . , ! ?"
-CORPUS = [
-    "The cat sat on the mat, and I love learning.",
-    "unbelievable unbelievability don't",
-    "我爱学习。 你好吗？",
-] * 4
-
-
-def _wordpiece():
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-
-    vocabulary = {piece: i for i, piece in enumerate([*MARKS, *TEXT.split()])}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return tokenizer
-
-
-def _byte_level():
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=list(MARKS), initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(CORPUS[:2], trainer)
-    return tokenizer
-
-
-def _metaspace():
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    singles = sorted({char for text in CORPUS for char in text if not char.isspace()})
-    pieces = [*MARKS, "▁", "▁I", "▁love", "ing", "学习", *singles]
-    tokenizer = Tokenizer(models.Unigram([(piece, -float(i)) for i, piece in enumerate(pieces)], unk_id=3))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    return tokenizer
-
-
-BACKENDS = {"wordpiece": _wordpiece, "byte level": _byte_level, "metaspace": _metaspace}
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +33,7 @@ def bundled():
 def make_tokenizer():
     """A small fast tokenizer: ``wordpiece`` as BERT's, ``byte level`` as RoBERTa's, ``metaspace`` as XLM-R's.
 
-    It puts marks around each text, as BERT's does, or none, as GPT-2's.
+    Others are in vocabularies.py. It puts marks around each text, as BERT's does, or none, as GPT-2's.
     """
     from tokenizers import processors
     from transformers import PreTrainedTokenizerFast
@@ -145,3 +102,51 @@ def run_through():
         return record_inside(loaded, tokenize(loaded, text, **options))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def make_decoder():
+    """A small random decoder, by the name of its architecture."""
+    from decoders import SIZES
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    def make(kind="llama", **changes):
+        import torch
+
+        torch.manual_seed(0)
+        config = CONFIG_MAPPING[kind](**SIZES | changes)
+        return AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def llama(make_decoder):
+    return make_decoder()
+
+
+@pytest.fixture(scope="session")
+def make_seq2seq():
+    """A small random encoder-decoder, by the name of its architecture."""
+    from decoders import VOCABULARY
+    from transformers import AutoModelForSeq2SeqLM, AutoModelForSpeechSeq2Seq
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    bart = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 4, "init_std": 0.3}
+    bart |= {"decoder_attention_heads": 4, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "vocab_size": VOCABULARY}
+    bart |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
+    bart |= {"forced_eos_token_id": None}
+    t5 = {"d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4}
+    t5 |= {"vocab_size": VOCABULARY, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    sounds = {"num_mel_bins": 8, "max_source_positions": 10, "begin_suppress_tokens": None, "suppress_tokens": None}
+
+    def make(kind):
+        import torch
+
+        torch.manual_seed(0)
+        settings = t5 if kind == "t5" else bart | (sounds if kind == "whisper" else {})
+        auto = AutoModelForSpeechSeq2Seq if kind == "whisper" else AutoModelForSeq2SeqLM
+        return auto.from_config(CONFIG_MAPPING[kind](**settings), attn_implementation="eager").eval()
+
+    return make

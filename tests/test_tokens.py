@@ -10,6 +10,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vocabularies import WORDS
 
 from softmap.decoding import LONGEST, tokens_of_ids
 from softmap.errors import ModelError, TextError
@@ -19,52 +20,12 @@ from softmap.words import find_row, units_of_words
 
 KINDS = ("wordpiece", "byte level", "metaspace", "byte fallback", "byte fallback split", "word level")
 OF_BYTES = ("byte level", "byte fallback", "byte fallback split")  # any text comes out as it went in
-WORDS = ["the", "cat", "sat", "on", "a", "mat", "i", "love", "learning", "it", "is", "unbelievable"]
-
-
-def _byte_fallback(*, split):
-    """As Llama's: what the vocabulary lacks is written in bytes; the text is one word, or split at its spaces."""
-    from conftest import MARKS
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
-
-    merges = [("▁", "l"), ("▁l", "o"), ("i", "n"), ("in", "g")]
-    pieces = [*MARKS, *(f"<0x{i:02X}>" for i in range(256)), "▁", *"abcdefghijklmnopqrstuvwxyz.,'学"]
-    pieces += ["".join(pair) for pair in merges]
-    vocabulary = {piece: i for i, piece in enumerate(pieces)}
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="[UNK]", fuse_unk=True, byte_fallback=True))
-    if split:
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    else:
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    tokenizer.decoder = decoders.Sequence(steps)
-    return tokenizer
-
-
-def _word_level():
-    from conftest import MARKS
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    vocabulary = {word: i for i, word in enumerate([*MARKS, *WORDS, ",", ".", "and", "you", "I"])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    return tokenizer
 
 
 @pytest.fixture(scope="module")
 def of_kind(make_model, make_tokenizer):
     """A model without a limit, and a tokenizer of this kind."""
-    import conftest
-
-    others = {
-        "byte fallback": lambda: _byte_fallback(split=False),
-        "byte fallback split": lambda: _byte_fallback(split=True),
-        "word level": _word_level,
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for kind, make in others.items():
-            patch.setitem(conftest.BACKENDS, kind, make)
-        made = {kind: make_model("llama", tokenizer=make_tokenizer(kind, limit=10**30)) for kind in KINDS}
+    made = {kind: make_model("llama", tokenizer=make_tokenizer(kind, limit=10**30)) for kind in KINDS}
     return made.__getitem__
 
 
