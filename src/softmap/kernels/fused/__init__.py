@@ -209,18 +209,22 @@ def _rows_without_gaps(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(2) == 1 or tensor.shape[2] == 1 else tensor.contiguous()
 
 
-def _added(problem: Problem, spans: Spans) -> Callable[[int, int, int, int, int], Float[Tensor, "rows keys"]]:
+def _added(problem: Problem, spans: Spans) -> Callable[[int, int, int, int, int], Any]:
     """What is added to the scaled scores of a strip: the bias, and −∞ where the mask hides what its spans do not."""
     bias_alone = replace(problem, scale=1.0, softcap=None)  # of scores of 0, which need no cap
     inference = torch.is_inference_mode_enabled()  # a thread's own, and the kernel's threads ask too
 
-    def added(head: int, row_start: int, row_stop: int, key_start: int, key_stop: int) -> Tensor:
+    def added(head: int, row_start: int, row_stop: int, key_start: int, key_stop: int) -> Any:
         rows, keys = range(row_start, row_stop), range(key_start, key_stop)
         with torch.inference_mode(inference), torch.no_grad():
-            nothing = torch.zeros(len(rows), len(keys), dtype=torch.float32, device="cpu")
+            strip = torch.zeros(len(rows), len(keys), dtype=torch.float32, device="cpu")
             if problem.bias is None:
-                return nothing.masked_fill_(~problem.mask.strip(rows, keys), -torch.inf)
-            return _within_reach(scaled(bias_alone, nothing[None], rows, keys, [head], spans)[0], problem.bound)
+                strip.masked_fill_(~problem.mask.strip(rows, keys), -torch.inf)
+            else:
+                strip = scaled(bias_alone, strip[None], rows, keys, [head], spans)[0]
+                strip = _within_reach(strip, problem.bound)
+        # As NumPy sees it: of a tensor the binding asks in Python, and an interrupt that comes just then would be lost.
+        return _array(strip.contiguous())
 
     return added
 
