@@ -282,3 +282,16 @@ def test_failure_of_our_own_is_one_message_and_exit_code_1(folder, monkeypatch):
     assert result.exit_code == 1
     assert "ZeroDivisionError: a fault" in result.output
     assert "--debug" in result.output
+
+
+@pytest.mark.parametrize("text", ["./nofile.txt", "nofile.md", "folder/nofile", "."])
+def test_name_of_no_file_is_not_taken_for_a_text(tmp_path, text):
+    result = run("record", text, "-o", tmp_path / "a")
+    assert result.exit_code == 1
+    assert "standard input" in result.output
+
+
+def test_recording_that_is_explained_as_a_text_is_a_usage_error(folder):
+    result = run("explain", folder)
+    assert result.exit_code == 2
+    assert "--recording" in result.output

@@ -374,3 +374,9 @@ def test_numbers_that_a_user_adds_to_the_scores_are_a_bias_of_every_head(llama):
     for added in (mask, mask + torch.randn(size, size)):
         rec = softmap.record({"input_ids": ids, "attention_mask": added}, llama)
         assert_same_weights(rec, eager(llama, input_ids=ids, attention_mask=added).attentions)
+
+
+def test_keys_that_a_token_does_not_see_are_not_among_those_that_it_looks_at(llama):
+    rec = softmap.record(ids_of(9), llama)
+    assert [each.key for each in rec.top(0, 5, layer=0, head=0)] == [0]
+    assert {each.key for each in rec.top(3, 9, layer=0, head=0)} == {0, 1, 2, 3}

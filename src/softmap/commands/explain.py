@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -138,6 +139,8 @@ def _tell_example(given: dict[str, Any], options: dict[str, Any]) -> Story:
 
 def _read_text(text: str | None, file: Path | None) -> str:
     if text is not None and file is None:
+        if os.path.isfile(os.path.join(text, "manifest.json")):
+            raise click.UsageError(f"{text} is a recording; explain it with --recording {text}")
         return text
     if file is None or text is not None:
         raise click.UsageError('Give either TEXT or --file, as in: softmap explain "I love learning"')

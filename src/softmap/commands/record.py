@@ -12,7 +12,9 @@ from typing import Any
 import click
 
 from softmap.commands.common import JSON, check_new, progress, read_file
+from softmap.errors import TextError
 
+NAME_OF_A_FILE = re.compile(r"\S*/\S*|\S+\.(txt|md|rst|json|csv|html?|py|softmap)")
 DTYPES = click.Choice(["float16", "bfloat16", "float32", "float64"])
 
 
@@ -67,7 +69,7 @@ def record(
     """
     chosen = _read_layers(layers)
     check_new(output)
-    given = read_file(Path(text)) if text == "-" or _is_file(text) else text
+    given = _read_text(text)
     with progress() as show:
         show("loading the model", 0, 0)
         from softmap import models
@@ -96,12 +98,15 @@ def record(
         click.echo(f"wrote {output}: {listing.headline()}")
 
 
-def _is_file(text: str) -> bool:
-    """Whether a text is the name of a file."""
-    try:
-        return os.path.isfile(text)
-    except ValueError:  # a text that no file can be called
-        return False
+def _read_text(text: str) -> str:
+    """The text, or that of the file which it names; what only looks like a file's name is not taken for a text."""
+    if text == "-" or os.path.isfile(text):
+        return read_file(Path(text))
+    looks_so = os.path.isdir(text) or NAME_OF_A_FILE.fullmatch(text)
+    if looks_so:
+        hint = "Check the name; a text that is written so comes from standard input, as -."
+        raise TextError(text, "a text, or a file that can be read", "the name of neither", hint)
+    return text
 
 
 def _read_layers(text: str | None) -> list[int] | None:

@@ -240,7 +240,7 @@ class Recording:
 
         Args:
             where: as in `row`.
-            k: how many of each head.
+            k: how many of each head; fewer where it gives weight to fewer.
             layer: as in `row`.
             head: as in `row`.
             words: whether attention to the pieces of a word is added up, or tokens are told one by one.
@@ -259,7 +259,8 @@ class Recording:
             first = 0 if head is None else recorded.find_head(head)
             for h, weights in enumerate(sums, start=first):
                 order = torch.argsort(weights, descending=True, stable=True)[:k].tolist()
-                found += [Attended(self.numbers[i], h, j, units[j].label, float(weights[j])) for j in order]
+                seen = [j for j in order if weights[j] > 0]
+                found += [Attended(self.numbers[i], h, j, units[j].label, float(weights[j])) for j in seen]
         return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
