@@ -5,21 +5,23 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # Built with the tools of .venv, whose versions are fixed, and not in an environment that pip makes and throws away:
 # after a change in the C++ sources only what it touches is compiled again.
 INSTALL_HERE := $(INSTALL) --no-build-isolation --editable
+NPM := PATH="$(CURDIR)/$(BIN):$$PATH" npm --silent
 CPP := $(wildcard src/softmap/kernels/fused/*.cpp src/softmap/kernels/fused/*.h tests/native/*.cpp tests/native/*.h)
 KERNEL := CMakeLists.txt $(filter src/%,$(CPP))
 
-.PHONY: demo test test-slow test-browser sanitize neon lint format docs bench bench-quick pictures clean
+.PHONY: demo test test-slow test-browser sanitize neon lint format page docs bench bench-quick pictures clean
 
 demo: .venv/.demo  ## set up, and explain "I love learning" on the bundled model
 	$(BIN)/softmap explain "I love learning"
 
-test: .venv/.dev  ## set up, and run the tests
+test: .venv/.dev .venv/.node  ## set up, and run the tests
+	$(NPM) test
 	$(BIN)/python -m pytest -m "not slow and not browser"
 
 test-slow: .venv/.dev  ## the tests that take long
 	$(BIN)/python -m pytest -m slow
 
-test-browser: .venv/.dev  ## the tests that need Chromium
+test-browser: .venv/.dev .venv/.node  ## the tests that need Chromium
 	$(BIN)/python -m pytest -m browser
 
 sanitize:  ## the compiled kernel under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
@@ -28,16 +30,21 @@ sanitize:  ## the compiled kernel under AddressSanitizer, UndefinedBehaviorSanit
 neon:  ## the compiled kernel for ARM, in an emulator (apt-get install g++-aarch64-linux-gnu qemu-user)
 	$(MAKE) --no-print-directory -C tests/native neon
 
-lint: .venv/.dev  ## style and types
+lint: .venv/.dev .venv/.node  ## style and types; and whether the page is built from its sources
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(CPP)
+	$(NPM) run check
+	$(NPM) run build -- --check
 
 format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP)
+
+page: .venv/.dev .venv/.node  ## build the viewer's page from its sources (src/softmap/viewer/page -> static)
+	$(NPM) run build
 
 docs: .venv/.docs  ## the documentation, into site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -81,5 +88,10 @@ pictures: .venv/.dev  ## the pictures and generated pages of the documentation, 
 	$(INSTALL_HERE) ".[docs]"
 	@touch $@
 
+# Node comes with .venv; what it installs is for building and checking the page, and nothing that users need.
+.venv/.node: package.json package-lock.json | .venv/.dev
+	$(NPM) ci --no-audit --no-fund
+	@touch $@
+
 clean:
-	rm -rf .venv site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/softmap/kernels/fused/*.so
+	rm -rf .venv node_modules site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/softmap/kernels/fused/*.so

@@ -1,0 +1,1 @@
+"""The map in a real browser, next to other viewers of attention."""

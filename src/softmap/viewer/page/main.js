@@ -1,0 +1,134 @@
+// Puts the page together: state, data, and the views that show them.
+
+import * as address from "./address.js";
+import { createData } from "./data.js";
+import { el } from "./dom.js";
+import { createHeads } from "./heads.js";
+import { createMap } from "./map/map.js";
+import { createPanel } from "./panel.js";
+import { createSave } from "./save.js";
+import { createSearch } from "./search.js";
+import { createStatus } from "./status.js";
+import { createPointer, createStore } from "./store.js";
+import { say } from "./strings.js";
+import { createToolbar } from "./toolbar.js";
+
+/** @typedef {import("./types").State} State */
+
+/**
+ * Build the page inside an element.
+ * @param {HTMLElement} root
+ * @param {import("./types").Channel} channel
+ * @param {{hash?: string, lang?: import("./types").Lang, onaddress?: (hash: string) => void}} [options]
+ * @returns {Promise<{app: import("./types").App, open: (hash: string) => void}>}
+ */
+export async function mount(root, channel, options = {}) {
+  root.classList.add("softmap");
+  root.setAttribute("aria-busy", "true");
+  const about = /** @type {import("./types").About} */ (await channel.ask("about", {}));
+  const exists = (/** @type {number} */ layer, /** @type {number} */ head) =>
+    about.layers.some((each) => each.number === layer && head < each.heads);
+  const usual = usualState(about, options.lang ?? "en");
+  const store = createStore(address.read(options.hash ?? "", usual, exists));
+  const app = createApp(root, store, createData(channel, about));
+
+  const search = createSearch(app);
+  root.replaceChildren(
+    createToolbar(app, { search, save: createSave(app) }),
+    el("main", { className: "panes" }, createHeads(app), createMap(app), createPanel(app)),
+    createStatus(app),
+    app.notice,
+  );
+  if (about.partial) app.report(new Error(about.partial));
+  if (channel.holds) app.notice.before(el("p", { className: "holds" }, channel.holds));
+  follow(app, (state) => options.onaddress?.(address.written(state, usual)));
+  root.removeAttribute("aria-busy");
+  return { app, open: (hash) => store.set(address.read(hash, usual, exists)) };
+}
+
+/**
+ * @param {import("./types").About} about
+ * @param {import("./types").Lang} lang
+ * @returns {State}
+ */
+function usualState(about, lang) {
+  const { layer, head, query } = about.start;
+  const largest = Math.max(...about.layers.map((each) => each.keys), 1);
+  return {
+    layer,
+    head,
+    mean: "head",
+    picked: [],
+    query,
+    key: -1,
+    view: "text",
+    how: "max",
+    scale: largest <= 64 ? "linear" : "log",
+    palette: "viridis",
+    sinks: "shown",
+    words: true,
+    direction: "gives",
+    lang,
+    theme: "auto",
+    box: null,
+  };
+}
+
+/**
+ * @param {HTMLElement} root
+ * @param {import("./types").Store} store
+ * @param {import("./types").Data} data
+ */
+function createApp(root, store, data) {
+  const notice = el("p", { className: "notice", role: "alert", hidden: true });
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const app = {
+    root,
+    store,
+    data,
+    notice,
+    pointer: createPointer(),
+    /** @type {import("./types").App["say"]} */
+    say: (name, values) => say(store.get().lang, name, values),
+    /** @param {unknown} error */
+    report(error) {
+      if (error instanceof DOMException && error.name === "AbortError") return;
+      notice.hidden = false;
+      notice.replaceChildren(
+        error instanceof Error ? error.message : String(error),
+        el("button", { type: "button", className: "button", onclick: () => (notice.hidden = true) }, app.say("dismiss")),
+      );
+    },
+    sides() {
+      const { layer, words } = store.get();
+      const { queries_of, keys_of, queries, keys } = data.layer(layer);
+      const inWords = words && Math.max(queries, keys) <= data.about.words_limit;
+      return { rows: data.units(queries_of, inWords, queries), keys: data.units(keys_of, inWords, keys), words: inWords };
+    },
+    dark() {
+      const { theme } = store.get();
+      return theme === "dark" || (theme === "auto" && system.matches);
+    },
+  };
+  return app;
+}
+
+/**
+ * What follows the state all over the page: theme, language, address.
+ * @param {import("./types").App} app
+ * @param {(state: State) => void} remember
+ */
+function follow(app, remember) {
+  /** @param {State} state */
+  const show = ({ theme, lang }) => {
+    app.root.dataset.theme = theme;
+    app.root.lang = lang;
+  };
+  let waiting = 0;
+  show(app.store.get());
+  app.store.subscribe((state) => {
+    show(state);
+    clearTimeout(waiting);
+    waiting = setTimeout(() => remember(app.store.get()), 200);
+  });
+}

@@ -1,0 +1,56 @@
+// The pane beside the map: the text, the sentence, the steps of a cell.
+
+import { el } from "./dom.js";
+import { createSentence } from "./sentence.js";
+import { createSteps } from "./steps.js";
+import { createText } from "./text.js";
+
+/** @typedef {import("./types").View} View */
+
+/** @type {[View, (app: import("./types").App) => HTMLElement][]} */
+const VIEWS = [
+  ["text", createText],
+  ["sentence", createSentence],
+  ["steps", createSteps],
+];
+
+/** @param {import("./types").App} app */
+export function createPanel(app) {
+  const tabs = VIEWS.map(([name]) =>
+    el("button", { type: "button", role: "tab", onclick: () => app.store.set({ view: name }) }),
+  );
+  const body = el("div", { className: "view", role: "tabpanel", tabIndex: -1 });
+  /** @type {Map<View, HTMLElement>} */
+  const made = new Map();
+
+  function show() {
+    const { view } = app.store.get();
+    const at = Math.max(0, VIEWS.findIndex(([name]) => name === view));
+    const [name, create] = VIEWS[at];
+    if (!made.has(name)) made.set(name, create(app));
+    body.replaceChildren(/** @type {HTMLElement} */ (made.get(name)));
+    body.setAttribute("aria-label", app.say(`view_${name}`));
+    tabs.forEach((tab, i) => {
+      tab.textContent = app.say(`view_${VIEWS[i][0]}`);
+      tab.setAttribute("aria-selected", String(i === at));
+      tab.tabIndex = i === at ? 0 : -1;
+    });
+  }
+
+  /** @param {KeyboardEvent} event */
+  function walk(event) {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const at = tabs.findIndex((tab) => tab.tabIndex === 0);
+    const next = (at + step + tabs.length) % tabs.length;
+    app.store.set({ view: VIEWS[next][0] });
+    tabs[next].focus();
+  }
+
+  show();
+  app.store.subscribe((_, changed) => {
+    if (changed.has("view") || changed.has("lang")) show();
+  });
+  return el("section", { className: "panel" }, el("div", { className: "tabs", role: "tablist", onkeydown: walk }, ...tabs), body);
+}

@@ -1,0 +1,57 @@
+// The line at the bottom: what is under the pointer, or held, with its exact numbers.
+
+import { el } from "./dom.js";
+import { percent, number } from "./format.js";
+
+/** @param {import("./types").App} app */
+export function createStatus(app) {
+  const line = el("footer", { className: "status", role: "status", "aria-live": "polite" });
+  let asked = new AbortController();
+
+  async function show() {
+    asked.abort();
+    asked = new AbortController();
+    const { layer, head, sinks } = app.store.get();
+    const pointed = app.pointer.get();
+    const held = app.store.get();
+    const { query, key } = pointed.query >= 0 && pointed.key >= 0 ? pointed : held;
+    if (query < 0 || key < 0) {
+      line.replaceChildren(el("span", { className: "muted" }, app.say("status_idle")));
+      return;
+    }
+    const question = { layer, head, zoom: 0, row: query, column: key, sinks, words: 0 };
+    try {
+      const pixel = /** @type {import("./types").Pixel} */ (await app.data.ask("pixel", question, asked.signal));
+      if (pixel.at) line.replaceChildren(...told(app, pixel.at));
+    } catch (error) {
+      app.report(error);
+    }
+  }
+
+  app.pointer.subscribe(() => void show());
+  app.store.subscribe((_, changed) => {
+    if (["layer", "head", "query", "key", "sinks", "lang"].some((name) => changed.has(/** @type {any} */ (name)))) void show();
+  });
+  void show();
+  return line;
+}
+
+/**
+ * @param {import("./types").App} app
+ * @param {NonNullable<import("./types").Pixel["at"]>} cell
+ */
+function told(app, cell) {
+  const label = (/** @type {string} */ text, /** @type {number} */ place) =>
+    el("span", {}, el("b", {}, text), el("small", {}, ` :${place}`));
+  const numbers = [
+    ["weight", cell.visible ? percent(cell.weight) : app.say("unseen")],
+    ["score", number(cell.score)],
+    ["scaled", cell.scaled === null ? "−∞" : number(cell.scaled)],
+  ];
+  return [
+    label(cell.query_label, cell.query),
+    el("span", { className: "arrow", "aria-label": app.say("looks_at") }, "→"),
+    label(cell.key_label, cell.key),
+    ...numbers.map(([name, value]) => el("span", { className: "fact" }, el("i", {}, `${app.say(name)} `), value)),
+  ];
+}
