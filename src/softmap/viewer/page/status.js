@@ -5,7 +5,7 @@ import { percent, number } from "./format.js";
 
 /** @param {import("./types").App} app */
 export function createStatus(app) {
-  const line = el("footer", { className: "status", role: "status", "aria-live": "polite" });
+  const line = el("div", { className: "status", role: "status", "aria-live": "polite" });
   let asked = new AbortController();
 
   async function show() {

@@ -33,7 +33,7 @@ export function createToolbar(app, { search, save }) {
   const bar = el(
     "header",
     { className: "bar" },
-    el("b", { className: "brand" }, "softmap"),
+    el("h1", { className: "brand" }, "softmap"),
     el("span", { className: "title", title: `${about.title} · ${about.model}` }, el("q", {}, about.title), ` ${about.model}`),
     search,
     units,
@@ -56,7 +56,7 @@ export function createToolbar(app, { search, save }) {
   });
   document.addEventListener("pointerdown", (event) => {
     if (menu.open && !event.composedPath().includes(menu)) menu.open = false;
-  });
+  }, { signal: app.ended });
   return bar;
 }
 

@@ -44,9 +44,10 @@ export function unitsOf(ask, about, of, words, count) {
   return {
     count: total,
     peek(i) {
+      if (i < 0 || i >= total) return null;
       const chunk = pieces.get(Math.floor(i / PIECE));
       if (!chunk) {
-        if (i >= 0 && i < total) need(Math.floor(i / PIECE)).catch(() => {});
+        need(Math.floor(i / PIECE)).catch(() => {});
         return null;
       }
       const at = i % PIECE;

@@ -1,0 +1,232 @@
+// The text, shaded by how much the word that is pointed at looks at every other word, or is looked at by it.
+
+import { el } from "./dom.js";
+import { percent } from "./format.js";
+import { createHeat } from "./heat.js";
+import { createLook, isShown, sidesOf } from "./look.js";
+import { createReader, unitOf } from "./reader.js";
+import { createStrip } from "./strip.js";
+import { choice } from "./toolbar.js";
+import { unitAt } from "./units.js";
+
+const LEAVING = 180; // ms between two words after which nothing is pointed at
+
+/** @typedef {import("./types").App} App */
+/** @typedef {import("./look.js").Look} Look */
+/** @typedef {"query" | "key"} Side */
+
+/**
+ * One text with its heat strip, and the sides of the matrix it stands for.
+ * @typedef {object} Page
+ * @property {import("./reader.js").Reader} reader
+ * @property {ReturnType<typeof createHeat>} heat
+ * @property {Side[]} sides
+ * @property {HTMLElement} element
+ */
+
+/** @param {App} app */
+export function createText(app) {
+  const controls = el("div", { className: "controls" });
+  const strip = createStrip(app, (unit) => void pageOf(sidesOf(app).to)?.reader.show(unit));
+  const body = el("div", { className: "readers" });
+  /** @type {Page[]} */
+  let pages = [];
+  let made = "";
+  /** @type {Look | null} */
+  let last = null;
+
+  const pageOf = (/** @type {Side} */ side) => pages.find((page) => page.sides.includes(side));
+
+  /** Make the readers anew where other texts are to be read. */
+  function open() {
+    const { rows, keys, one, layer } = sidesOf(app);
+    const { words, lang } = app.store.get();
+    const wanted = [layer.queries_of, layer.keys_of, rows.count, keys.count, words, lang].join();
+    if (wanted === made) return;
+    made = wanted;
+    const page = (/** @type {import("./types").Units} */ units, /** @type {Side[]} */ sides) => createPage(app, units, sides, steps);
+    pages = one ? [page(keys, ["query", "key"])] : [page(rows, ["query"]), page(keys, ["key"])];
+    body.replaceChildren(...pages.map((page) => page.element));
+    body.classList.toggle("short", rows.count <= 40 && keys.count <= 40);
+  }
+
+  function draw() {
+    const { say } = app;
+    controls.replaceChildren(
+      choice(app, "direction", ["gives", "receives"], "direction_"),
+      choice(app, "mean", ["head", "layer", "picked"], "mean_"),
+    );
+    controls.setAttribute("aria-label", say("text_controls"));
+    if (last) strip.show(last);
+  }
+
+  /** Read a cell step by step: where none is held, that of the largest weight. */
+  function steps() {
+    const { to } = sidesOf(app);
+    const largest = last && pageOf(to)?.reader.units.peek(last.top[0] ?? -1);
+    app.store.set({ view: "steps", [to]: app.store.get()[to] < 0 && largest ? largest.start : app.store.get()[to] });
+  }
+
+  const look = createLook(app, (found) => {
+    last = found;
+    open();
+    for (const page of pages) {
+      const shaded = found.unit < 0 ? page.sides.includes("key") : page.sides.includes(found.sides.to);
+      const shades = shaded ? found.shades : null;
+      page.reader.shade(shades);
+      page.heat.shade(shades ?? new Float32Array(0));
+      page.reader.mark({ classes: marksOf(found, page), tag: tagOf(app, found, page) });
+    }
+    strip.show(found);
+  });
+
+  /** Have a held word on screen. @param {Side[]} sides */
+  async function reveal(sides) {
+    for (const side of sides) {
+      const page = pageOf(side);
+      const token = app.store.get()[side];
+      if (!page || token < 0) continue;
+      await page.reader.show(unitAt(await page.reader.units.starts(), token));
+    }
+  }
+
+  const redraw = () => pages.forEach((page) => page.heat.draw());
+  /** @type {Set<Side>} */
+  const moved = new Set([sidesOf(app).from]);
+  const show = () => {
+    if (!isShown(app)) return;
+    void reveal([...moved]);
+    moved.clear();
+  };
+  open();
+  draw();
+  look();
+  show();
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  app.store.subscribe((_, changed) => {
+    open();
+    if (changed.has("lang")) draw();
+    if (changed.has("theme")) redraw();
+    for (const side of /** @type {Side[]} */ (["key", "query"])) if (changed.has(side)) moved.add(side);
+    if (changed.has("words")) moved.add(sidesOf(app).from);
+    show();
+  });
+  return el("div", { className: "text" }, controls, strip.element, body);
+}
+
+/**
+ * @param {App} app
+ * @param {import("./types").Units} units
+ * @param {Side[]} sides
+ * @param {() => void} steps opens them
+ * @returns {Page}
+ */
+function createPage(app, units, sides, steps) {
+  const reader = createReader(units, {
+    drawn: () => heat.frame(),
+    laid: () => heat.draw(),
+    failed: app.report,
+  });
+  const heat = createHeat(reader);
+  const title = sides.length > 1 ? "text_all" : `text_${sides[0]}`;
+  reader.element.setAttribute("aria-label", app.say(title, { count: units.count }));
+  const side = () => (sides.length > 1 ? sidesOf(app).from : sides[0]);
+  followPointer(app, reader, side);
+  followKeys(app, reader, side, steps);
+  const heading = sides.length > 1 ? null : el("p", { className: "heading" }, app.say(title, { count: units.count }));
+  return { reader, heat, sides, element: el("div", { className: "page" }, heading, reader.element, heat.element) };
+}
+
+/**
+ * @param {App} app
+ * @param {import("./reader.js").Reader} reader
+ * @param {() => Side} side that its words stand for
+ */
+function followPointer(app, reader, side) {
+  let leaving = 0;
+  const none = () => app.pointer.set({ query: -1, key: -1 }, "text");
+  reader.element.addEventListener("pointermove", (event) => {
+    if (event.pointerType === "touch") return;
+    const word = reader.units.peek(unitOf(event));
+    clearTimeout(leaving);
+    if (word) app.pointer.set({ query: -1, key: -1, [side()]: word.start }, "text");
+    else leaving = setTimeout(none, LEAVING);
+  });
+  reader.element.addEventListener("pointerleave", () => {
+    clearTimeout(leaving);
+    none();
+  });
+  reader.element.addEventListener("click", (event) => {
+    const word = reader.units.peek(unitOf(event));
+    if (!word) return;
+    const held = app.store.get()[side()];
+    app.store.set({ [side()]: held === word.start ? -1 : word.start });
+  });
+}
+
+/**
+ * @param {App} app
+ * @param {import("./reader.js").Reader} reader
+ * @param {() => Side} side
+ * @param {() => void} steps opens them
+ */
+function followKeys(app, reader, side, steps) {
+  const { units } = reader;
+  /** @param {number} unit */
+  async function hold(unit) {
+    const at = Math.max(0, Math.min(unit, units.count - 1));
+    await units.load(at, at + 1);
+    const word = units.peek(at);
+    if (word) app.store.set({ [side()]: word.start });
+  }
+
+  reader.element.addEventListener("keydown", async (event) => {
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    const { key } = event;
+    if (!["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Enter", "Escape"].includes(key)) return;
+    event.preventDefault();
+    if (key === "Enter") return steps();
+    if (key === "Escape") return app.store.set({ [side()]: -1 });
+    const token = app.store.get()[side()];
+    if (token < 0) return hold(reader.lines()[Math.floor(reader.seen()[0] * (reader.lines().length - 1))]);
+    const unit = unitAt(await units.starts(), token);
+    if (key === "ArrowLeft" || key === "ArrowRight") return hold(unit + (key === "ArrowLeft" ? -1 : 1));
+    return hold(reader.beside(unit, key === "ArrowUp" ? -1 : 1));
+  });
+}
+
+/**
+ * How words are marked: the held query and key, and those that are pointed at.
+ * @param {Look} look
+ * @param {Page} page
+ */
+function marksOf({ held, pointed, unit, sides }, page) {
+  /** @type {Map<number, string>} */
+  const marks = new Map();
+  const add = (/** @type {number} */ at, /** @type {string} */ mark) => {
+    if (at >= 0) marks.set(at, `${marks.get(at) ?? ""} ${mark}`.trim());
+  };
+  for (const side of page.sides) {
+    add(held[side], side === sides.from ? "held" : "met");
+    if (pointed[side] !== held[side]) add(pointed[side], side === sides.from ? "over" : "overMet");
+    if (side === sides.from && unit >= 0) add(unit, "now");
+  }
+  return marks;
+}
+
+/**
+ * The number beside the word that is pointed at: of the map's cell, or how much the held word looks at it.
+ * @param {App} app
+ * @param {Look} look
+ * @param {Page} page
+ */
+function tagOf(app, { sides, held, pointed, unit, weights, ofHeld }, page) {
+  const { from, to } = sides;
+  if (!weights || unit < 0) return null;
+  if (pointed[to] >= 0 && page.sides.includes(to)) return { unit: pointed[to], text: percent(weights[pointed[to]] || 0) };
+  if (!sides.one || pointed[from] < 0) return null;
+  const at = pointed[from];
+  if (!ofHeld) return { unit: at, text: app.say("tag_self", { weight: percent(weights[at] || 0) }) };
+  const other = page.reader.units.peek(held[from])?.label ?? "";
+  return { unit: at, text: `${from === "query" ? `${other} →` : `→ ${other}`} ${percent(ofHeld[at] || 0)}` };
+}
