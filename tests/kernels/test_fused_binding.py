@@ -28,6 +28,10 @@ def added(value):
     return {"added": lambda *place: value}
 
 
+KNOWN = {name: torch.zeros(4, 10).double() for name in ("known_high", "known_low")}
+CELLS_ALONE = dict.fromkeys(
+    ("v", "logsumexp", "output", "top_weights", "top_keys", "received", "entropy", "distance", "signed_distance")
+)
 WRONG = [
     {"q": normal(4, 10, 9)}, {"q": normal(3, 10, 8)}, {"q": normal(10, 8)}, {"q": normal(4, 0, 8)},
     {"q": normal(4, 10, 0), "k": normal(2, 12, 0)}, {"q": normal(4, 10, 8).double()}, {"q": normal(4, 10, 16)[..., ::2]},
@@ -46,6 +50,9 @@ WRONG = [
     {"row_edges": None}, {"row_edges": torch.tensor([0, 5, 11])}, {"row_edges": torch.tensor([1, 5, 10])},
     {"row_edges": torch.tensor([0, 0, 10])}, {"key_edges": torch.tensor([0, 13, 12])},
     {"key_edges": torch.tensor([12])}, {"key_edges": torch.tensor([], dtype=torch.int64)}, {"key_edges": None},
+    {"seen": torch.ones(10, dtype=torch.bool)}, {"known_high": torch.zeros(4, 10).double()},
+    KNOWN | {"known_low": torch.zeros(4, 12).double()}, KNOWN,
+    KNOWN | CELLS_ALONE | {"cell_sum": None, "cell_max": None, "row_edges": None, "key_edges": None},
     {"cell_max": None}, {"cell_sum": torch.empty(4, 2, 3)}, {"threads": "two"}, {"unknown": 1},
     added(None), added(torch.zeros(10, 11)), added(torch.zeros(9, 12)), added(torch.zeros(12)), added("zeros"),
 ]  # fmt: skip
@@ -77,3 +84,12 @@ def test_a_module_writes_every_number_of_its_results(scale):
         given[name].fill_(torch.nan)
     module.sweep(**given)
     assert not any(bool(given[name].isnan().any()) for name in results)
+
+
+@compiled
+def test_a_module_gives_cells_alone_where_rows_are_known():
+    module = fused._module(fused.available()[0])
+    given = arguments(**KNOWN, **CELLS_ALONE, k=torch.zeros(2, 12, 8), seen=torch.arange(12) != 5)
+    module.sweep(**given)
+    assert given["cell_sum"].tolist() == [[[20.0, 35.0]] * 2] * 4
+    assert given["cell_max"].tolist() == [[[1.0, 1.0]] * 2] * 4

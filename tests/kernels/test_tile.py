@@ -9,6 +9,7 @@ from softmap import biases, masks
 from softmap.errors import NonFiniteError
 from softmap.kernels import reference, tile
 from softmap.kernels.contract import Problem
+from softmap.kernels.part import PartBias
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -102,9 +103,9 @@ def test_a_tile_of_a_long_matrix_is_small():
 def test_the_bias_of_some_heads_names_them_as_in_the_whole():
     values = torch.zeros(3, 9, 9)
     values[2, 7, 3] = torch.nan
-    bias = tile.OfHeads(biases.dense(values), 1)
+    bias = PartBias(biases.dense(values), 1)
     given = Problem(normal(2, 9, 4), normal(2, 9, 4), masks.causal(), 1.0, bias=bias)
     with pytest.raises(NonFiniteError, match=r"bias\[2, 7, 3\]"):
         tile.scaled(given, tile.scores(given, range(9), range(9)), range(9), range(9))
     assert torch.equal(bias.strip(range(1), range(9), range(9))[0], values[1])
-    assert tile.OfHeads(biases.alibi([0.5, 0.25], 3), 1).offset == 3
+    assert PartBias(biases.alibi([0.5, 0.25], 3), 1).offset == 3

@@ -12,7 +12,8 @@ import torch
 from by_hand import by_hand, random_qkv
 
 from softmap import AttentionMatrix, Steps, biases, masks
-from softmap.matrix import attention, blocks, lookup
+from softmap.kernels import strips
+from softmap.matrix import attention, lookup
 
 TIGHT = {"rtol": 2e-5, "atol": 2e-6}  # float32 scores of a few units
 RANDOM = np.random.default_rng(7)
@@ -47,8 +48,9 @@ every_case = pytest.mark.parametrize("case", CASES)
 @pytest.fixture(params=[1, 40, 1 << 22])
 def strip(request, monkeypatch):
     """Strips of one row, of a few, and of all."""
-    for module in (lookup, blocks, attention):
+    for module in (lookup, attention):
         monkeypatch.setattr(module, "STRIP", request.param)
+    monkeypatch.setattr(strips, "_BUDGET", request.param)
 
 
 def made(case="plain", convert=lambda array: array, **sizes):

@@ -35,6 +35,7 @@ void check(Shape shape) {
   try {
     const Results results = problem.sweep(int(dice.upto(3)));
     Naive(problem, results).check();
+    if (shape.cell_rows) Naive(problem, problem.with_known_cells(results, int(dice.upto(3)))).check();
   } catch (const std::runtime_error& error) {
     throw std::runtime_error(std::string(error.what()) + " (" + std::to_string(shape.heads) + " heads, " +
                              std::to_string(shape.queries) + " x " + std::to_string(shape.keys) + ", d_k " +
@@ -100,7 +101,7 @@ void spans() {
     for (bool added : {false, true})
       for (int i = 0; i < cases(3); i++) {
         Shape s = any_shape();
-        s.see = see, s.added = added, s.heads = 2;
+        s.see = see, s.added = added, s.heads = 2, s.holes = dice.upto(2) == 1;
         s.sinks = dice.upto(2) == 1;
         check(s);
       }
@@ -132,6 +133,11 @@ void cells() {
       s.cell_rows = size, s.cell_keys = dice.of<int64_t>({size, 1, 300});
       check(s);
     }
+  for (int64_t size : {2, 4, 8, 16, 32, 64, 128}) {  // cells of a power of two, which a tile is made of
+    Shape s = any_shape();
+    s.keys = size * dice.upto(300 / size), s.cell_keys = s.keys / size, s.cell_rows = dice.upto(s.queries);
+    check(s);
+  }
 }
 
 // Beyond 16,384 keys a strip goes by groups; rising scores raise the rows' maxima from one to the next.
@@ -160,7 +166,11 @@ void threads() {
     const Problem problem(s);
     const Results alone = problem.sweep(1);
     Naive(problem, alone).check();
-    for (int count = 2; count <= 8; count++) require(problem.sweep(count) == alone, "threads change a result");
+    const Results known = problem.with_known_cells(alone);
+    for (int count = 2; count <= 8; count++) {
+      require(problem.sweep(count) == alone, "threads change a result");
+      require(problem.with_known_cells(alone, count) == known, "threads change a cell");
+    }
 
     std::vector<std::thread> callers;  // as many sweeps at once, each with threads of its own
     std::atomic<int> same{0};

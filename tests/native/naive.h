@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <random>
 #include <stdexcept>
 #include <string>
@@ -25,7 +26,8 @@ struct Shape {
   See see = See::all;
   Keys kind = Keys::normal;
   bool added = false;
-  float size = 1;  // of q's numbers
+  bool holes = false;  // keys that no query sees
+  float size = 1;      // of q's numbers
   double scale = 0.5, softcap = 0;
   bool sinks = false;
   int top = 8;
@@ -134,6 +136,7 @@ class Problem {
   Array q, k, v;
   std::vector<int64_t> start, stop, row_edges, key_edges;
   std::vector<float> sinks;
+  std::unique_ptr<bool[]> seen;  // of each key; null without holes
 
   explicit Problem(const Shape& s)
       : random(s.seed),
@@ -149,6 +152,8 @@ class Problem {
       start.push_back(s.see == See::window ? std::min(end, std::max<int64_t>(0, place - 20)) : none ? s.keys : 0);
       stop.push_back(none ? 0 : s.see == See::causal || s.see == See::window ? end : s.keys);
     }
+    if (s.holes) seen.reset(new bool[size_t(s.keys)]);
+    for (int64_t j = 0; j < s.keys && s.holes; j++) seen[size_t(j)] = j % 7 != 3 && j / 64 != 1;
     std::normal_distribution<float> normal;
     for (int64_t h = 0; h < s.heads && s.sinks; h++) sinks.push_back(3 * normal(random));
   }
@@ -165,6 +170,7 @@ class Problem {
     job.scale = s.scale, job.softcap = s.softcap, job.offset = s.offset, job.threads = threads;
     job.start = start.data(), job.stop = stop.data();
     if (s.sinks) job.sinks = sinks.data();
+    job.seen = seen.get();
     if (s.added)
       job.added = [this](int64_t head, int64_t row0, int64_t row1, int64_t key0, int64_t key1, float* out,
                          int64_t stride) {
@@ -199,6 +205,22 @@ class Problem {
     ::sweep(job(results, threads));
     return results;
   }
+
+  // The same results, but with the cells of a second look, now that the rows' logsumexp is known.
+  Results with_known_cells(Results results, int threads = 1) const {
+    std::vector<double> high, low;
+    for (const double x : results.logsumexp)
+      high.push_back(double(float(x))), low.push_back(x > -INF ? x - double(float(x)) : 0);
+    Results again;
+    Job known = job(again, threads);
+    known.known_high = high.data(), known.known_low = low.data();
+    known.logsumexp = nullptr, known.top = 0, known.top_keys = nullptr;
+    known.output = known.entropy = known.signed_distance = known.distance = known.top_weights = known.received =
+        nullptr;
+    ::sweep(known);
+    results.cell_sum = again.cell_sum, results.cell_max = again.cell_max;
+    return results;
+  }
 };
 
 // Compares with plain loops. What is allowed: a dot product of d floats is off by about sqrt(d) units of the last place
@@ -227,7 +249,7 @@ class Naive {
         score += product, size += std::fabs(product);
       }
       if (s.softcap) score = s.softcap * std::tanh(score / s.softcap);
-      const float more = s.added ? p.added(head, i, j) : 0.f;
+      const float more = p.seen && !p.seen[size_t(j)] ? -INFINITY : s.added ? p.added(head, i, j) : 0.f;
       row[size_t(j)] = score + double(more);
       if (more > -INFINITY)
         score_error =

@@ -38,7 +38,11 @@ DTYPES = click.Choice(["float16", "bfloat16", "float32", "float64"])
     "--top", type=click.IntRange(min=0), metavar="K", default=8, show_default=True, help="Largest weights of each row."
 )
 @click.option(
-    "--cells", type=click.IntRange(min=0), metavar="N", default=64, show_default=True, help="Cells of the map each way."
+    "--cells",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Cells of the map each way, at most, each of 1, 2, 4, … tokens. Default: 64; beyond 8,192 tokens one for "
+    "each 128 of them, to 1,024.",
 )
 @click.option("--chunk", type=click.IntRange(min=1), metavar="N", help="Let a decoder read N tokens at a time.")
 @click.option("--truncate", is_flag=True, help="Cut a text that is longer than the model's limit, and say so.")
@@ -56,7 +60,7 @@ def record(
     no_values: bool,
     no_statistics: bool,
     top: int,
-    cells: int,
+    cells: int | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -84,7 +88,7 @@ def record(
             loaded,
             layers=chosen,
             keep_values=not no_values,
-            summary=False if no_statistics else {"top": top, "cells": cells},
+            summary=False if no_statistics else {"top": top} | ({} if cells is None else {"cells": cells}),
             out=output,
             progress=lambda done, total: show("recording", done, total),
             **options,

@@ -17,7 +17,7 @@ import torch
 from softmap.errors import ParameterError
 
 if TYPE_CHECKING:
-    from softmap.kernels.contract import Problem, Statistics, Wanted
+    from softmap.kernels.contract import Cell, Cells, Known, Problem, Statistics, Wanted
 
 VARIABLE = "SOFTMAP_KERNEL"
 INSTRUCTIONS = ("avx512", "avx2", "baseline")  # what a fused kernel may be compiled for, fastest first
@@ -63,6 +63,36 @@ def sweep(problem: Problem, wanted: Wanted) -> Swept:
             return Swept(strips.sweep(problem, wanted), "strips", why)
         best = fused.available()[0]
         return Swept(fused.sweep(problem, wanted, best), f"fused ({best})", _passed_over(best))
+
+
+def cells(problem: Problem, cell: Cell, known: Known, kernel: str) -> Cells:
+    """Sum and maximum of each cell of a part of a matrix whose rows' logsumexp is known, by one of `cells_kernel`'s."""
+    from softmap.kernels import fused, reference, strips
+
+    with torch.no_grad(), torch.autocast(problem.q.device.type, enabled=False):
+        if kernel == "strips":
+            return strips.cells(problem, cell, known)
+        if kernel == "reference":
+            return reference.cells(problem, cell, known)
+        return fused.cells(problem, cell, known, kernel.removeprefix("fused-"))
+
+
+def cells_kernel(problem: Problem) -> str:
+    """The kernel that makes the cells of parts of a matrix whose rows' logsumexp is known: the fastest that can serve.
+
+    Raises:
+        ParameterError: as `sweep`.
+    """
+    from softmap.kernels import fused, reference
+    from softmap.kernels.contract import Wanted
+
+    first, forced = first_choice(), os.environ.get(VARIABLE)
+    if first == "strips":
+        return first
+    why = reference.refusal(problem, Wanted()) if first == "reference" else fused.refusal(problem, Wanted())
+    if forced:
+        _refuse(forced, why)
+    return "strips" if why else first
 
 
 def report() -> list[Report]:

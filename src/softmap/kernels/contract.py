@@ -22,7 +22,7 @@ import torch
 from softmap.tensors import largest
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int
     from torch import Tensor
 
     from softmap.biases import Bias
@@ -84,6 +84,14 @@ class Problem:
         return self.mask.spans(*self.shape[1:])
 
     @cached_property
+    def seen(self) -> Bool[Tensor, " keys"] | None:
+        """The keys that any query sees, where they are needed: they and the spans then say all that the mask does."""
+        if self.spans.exact:
+            return None
+        rest, seen = self.mask.split()
+        return seen if seen is not None and rest.spans(*self.shape[1:]).exact else None
+
+    @cached_property
     def largest_q(self) -> float:
         """The largest magnitude in q; infinity where there is NaN or infinity."""
         return largest(self.q)
@@ -138,6 +146,32 @@ class Grid(NamedTuple):
 
     row_edges: tuple[int, ...]
     key_edges: tuple[int, ...]
+
+
+class Known(NamedTuple):
+    """Each row's logsumexp in two parts, which are taken off one by one: their sum may round the smaller one away.
+
+    It is that of the row's whole matrix, of which a problem may be a part, and of the same kernel's scores: where these
+    are large, each kernel rounds them in its own way.
+
+    Attributes:
+        high: its larger part, float64 on the CPU, (heads, queries), nats; −inf for a row that sees nothing.
+        low: the rest.
+    """
+
+    high: Float[Tensor, "heads queries"]
+    low: Float[Tensor, "heads queries"]
+
+
+class Cell(NamedTuple):
+    """How many rows and keys a cell has; cells are counted from the corner, and the last ones may be smaller."""
+
+    rows: int
+    keys: int
+
+    def grid(self, queries: int, keys: int) -> Grid:
+        """The edges of all cells of a matrix."""
+        return Grid((*range(0, queries, self.rows), queries), (*range(0, keys, self.keys), keys))
 
 
 class Top(NamedTuple):

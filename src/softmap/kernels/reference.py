@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from softmap.kernels.contract import Grid, Problem, Wanted
+    from softmap.kernels.contract import Cell, Grid, Known, Problem, Wanted
 
     Matrix = Float[Tensor, "heads queries keys"]
 
@@ -48,6 +48,13 @@ def sweep(problem: Problem, wanted: Wanted) -> Statistics:
         received=weights.sum(-2) if wanted.received else None,
         cells=_cells(weights, wanted.cells) if wanted.cells else None,
     )
+
+
+def cells(problem: Problem, cell: Cell, known: Known) -> Cells:
+    """The cells of a part of a matrix whose rows' logsumexp is known, in float64."""
+    high, low = (part[:, :, None].to(problem.q.device) for part in known)
+    weights = (step_2(problem) - high.masked_fill(high == -torch.inf, 0) - low).exp()
+    return _cells(weights, cell.grid(*problem.shape[1:]))
 
 
 def step_2(problem: Problem) -> Matrix:

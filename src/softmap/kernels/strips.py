@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from softmap.kernels import tile
+from softmap.kernels import cells_in, tile
 from softmap.kernels.contract import Cells, Distance, Statistics, Top
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from softmap.kernels.contract import Grid, Problem, Wanted
+    from softmap.kernels.contract import Cell, Grid, Known, Problem, Wanted
     from softmap.masks import Spans
 
     Strip = Float[Tensor, "heads rows keys"]
@@ -49,6 +49,30 @@ def sweep(problem: Problem, wanted: Wanted) -> Statistics:
             for heads in _head_strips(problem, len(rows) * len(keys)):
                 _sweep_strip(wide, wanted, problem.spans, heads, rows, keys, found)
     return _cast(found, problem.dtype)
+
+
+def cells(problem: Problem, cell: Cell, known: Known) -> Cells:
+    """The cells of a part of a matrix whose rows' logsumexp is known, in `Problem.dtype`.
+
+    Raises:
+        NonFiniteError: as `sweep`.
+    """
+    wide = tile.widened(problem) if tile.may_overflow(problem) else problem
+    heads, queries, keys = problem.shape
+    shape = heads, -(-queries // cell.rows), -(-keys // cell.keys)
+    found = Cells(*torch.zeros(2, *shape, dtype=wide.dtype, device=problem.q.device))
+    for rows in cells_in.strips(queries, cell.rows, _BUDGET // keys):
+        seen = cells_in.from_edge(range(keys) if problem.nan else problem.spans.key_range(rows), cell.keys)
+        for head in range(heads if seen else 0):
+            own = range(head, head + 1)
+            scaled = tile.scaled(wide, tile.scores(wide, rows, seen, own), rows, seen, own, problem.spans)
+            weights = tile.weighed(scaled, *(part[own.start : own.stop, _slice(rows)] for part in known))[0]
+            top, left = rows.start // cell.rows, seen.start // cell.keys
+            parts = cells_in.reduce(weights, cell, torch.sum), cells_in.reduce(weights, cell, torch.amax)
+            place = (head, slice(top, top + parts[0].shape[0]), slice(left, left + parts[0].shape[1]))
+            found.sum[place] += parts[0]
+            found.max[place] = found.max[place].maximum(parts[1])
+    return Cells(*(each.to(problem.dtype) for each in found))
 
 
 def refusal(problem: Problem, wanted: Wanted) -> str | None:

@@ -12,30 +12,21 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from softmap.biases import Bias
 from softmap.errors import NonFiniteError
+from softmap.kernels.part import PartBias
 from softmap.tensors import joint_shape
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
     from torch import Tensor
 
+    from softmap.biases import Bias
     from softmap.kernels.contract import Problem
     from softmap.masks import Spans
 
     Index = range | Int[Tensor, " n"]
 
 _PAIRS = 1 << 22  # numbers of q that the places of one turn may take: 16 MiB in float32
-
-
-class OfHeads(Bias):
-    """The bias of some neighbouring heads, of which the first is head 0 of a problem of its own."""
-
-    def __init__(self, bias: Bias, first: int) -> None:
-        self.bias, self.first, self.offset = bias, first, bias.offset
-
-    def values(self, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return self.bias.values(head + self.first, query, key)
 
 
 def may_overflow(problem: Problem) -> bool:
@@ -114,6 +105,16 @@ def scaled(
     return _adjusted(problem, scores, head, query, key, _hidden(problem, rows, keys, spans, device))
 
 
+def weighed(
+    scaled: Float[Tensor, "*rows keys"], high: Float[Tensor, "*rows"], low: Float[Tensor, "*rows"]
+) -> Float[Tensor, "*rows keys"]:
+    """Step 3 of a tile, in place: exp((scaled − high) − low), of rows whose logsumexp is known in two parts."""
+    high = high.masked_fill(high == -torch.inf, 0)  # all of such a row is −∞
+    for part in (high, low):
+        scaled.sub_(part.to(scaled.dtype).to(scaled.device)[..., None])
+    return scaled.exp_()
+
+
 def scores_at(
     problem: Problem, heads: Int[Tensor, "*shape"], rows: Int[Tensor, "*shape"], keys: Int[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
@@ -156,10 +157,14 @@ def _adjusted(
         if hidden is not None:  # what is added where no query looks does not matter, whatever the tile's bounds
             added = added.masked_fill(hidden, -torch.inf)
         if not problem.nan:
-            first = problem.bias.first if isinstance(problem.bias, OfHeads) else 0
-            _refuse_bias(added, head + first, query, key)
+            _refuse_bias(added, *_in_the_whole(problem.bias, head, query, key))
         scaled += added
     return scaled if hidden is None else scaled.masked_fill_(hidden, -torch.inf)
+
+
+def _in_the_whole(bias: Bias, head: Tensor, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices as errors name them."""
+    return (head + bias.head, query + bias.query, key + bias.key) if isinstance(bias, PartBias) else (head, query, key)
 
 
 def _refuse_bias(added: Tensor, head: Tensor, query: Tensor, key: Tensor) -> None:

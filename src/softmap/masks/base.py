@@ -124,6 +124,13 @@ class Mask(ABC):
         self.check(queries, keys)
         return same_span(queries, 0, keys, exact=False)
 
+    def split(self) -> tuple[Mask, Bool[Tensor, " keys"] | None]:
+        """The mask as one that leaves the keys alone, and which keys any query may see; None where that is all of them.
+
+        A key that is hidden from all queries leaves a hole in every span, while those of the rest may be exact.
+        """
+        return self, None
+
     def check(self, queries: int, keys: int) -> None:  # noqa: B027  # most masks fit every matrix
         """Refuse a matrix that this mask does not fit.
 
@@ -208,6 +215,12 @@ class And(Pair):
         one, other = self.one.spans(queries, keys), self.other.spans(queries, keys)
         start, stop = torch.maximum(one.start, other.start), torch.minimum(one.stop, other.stop)
         return spans_of(start, stop, exact=one.exact and other.exact)
+
+    def split(self) -> tuple[Mask, Tensor | None]:
+        (one, seen), (other, seen_too) = self.one.split(), self.other.split()
+        if seen is None or seen_too is None:
+            return And(one, other, self.offset), seen_too if seen is None else seen
+        return And(one, other, self.offset), seen & seen_too
 
     def __repr__(self) -> str:
         return f"({self.one!r} & {self.other!r})"

@@ -109,6 +109,9 @@ class Padding(Mask):
         first, last = (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
         return same_span(queries, first, last, exact=len(places) == last - first)
 
+    def split(self) -> tuple[Mask, Tensor | None]:
+        return Full(), self.valid.cpu()
+
     def __repr__(self) -> str:
         return f"padding({int(self.valid.sum())} of {len(self.valid)} keys)"
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from softmap.errors import ParameterError, ShapeError, SizeError, TileError
-from softmap.kernels.contract import Distance, Top, Wanted
-from softmap.matrix.blocks import How, Rectangle, blocks
+from softmap.kernels.contract import Cells, Distance, Top, Wanted
+from softmap.matrix.blocks import How, Rectangle, cells_of
 from softmap.matrix.indexing import expand, places
 from softmap.matrix.inputs import kind_of, read_count, read_distance, read_grid, read_problem, read_values
 from softmap.matrix.lazy import LIMIT, LazyMatrix, StageView
@@ -118,9 +118,14 @@ class AttentionMatrix(LazyMatrix):
             f"mask {problem.mask!r}",
             f"scale {problem.scale:g}",
             *(f"with {name}" for name, value in added.items() if value is not None),
-            f"logsumexp of {self._lookup.known(self._heads.tolist())} of {self.heads * self.queries} rows kept",
+            f"logsumexp of {self._lookup.count_known(self._heads.tolist())} of {self.heads * self.queries} rows kept",
         ]
         return f"AttentionMatrix({', '.join(parts)})"
+
+    def _repr_html_(self) -> str | None:
+        from softmap.viewer.stills import as_html
+
+        return as_html(self)
 
     @property
     def nbytes(self) -> int:
@@ -267,21 +272,14 @@ class AttentionMatrix(LazyMatrix):
             keys: the rectangle's keys, likewise.
 
         Raises:
-            ParameterError: a cell below 1, or another `how`.
+            ParameterError: a cell below 1, or another `how`; SOFTMAP_KERNEL names a kernel that cannot serve.
             TileError: a rectangle with a step, or without a place in it.
             SizeError: a result of more than 1 GiB.
         """
         if how not in ("sum", "max"):
             raise ParameterError("how", '"sum" or "max"', repr(how), "It says what a cell tells of its weights.")
-        pair = tuple(cell) if isinstance(cell, tuple | list) else (cell, cell)
-        hint = "It is how many queries and keys a cell has: cell=16, or cell=(16, 64)."
-        if len(pair) != 2:
-            raise ParameterError("cell", "a whole number, or a pair (queries, keys)", repr(cell), hint)
-        down, across = (read_count("cell", size, 1, hint) for size in pair)
-        over = _side("rows", rows, self.queries), _side("keys", keys, self.keys)
-        rectangle = Rectangle(*over, min(down, len(over[0])), min(across, len(over[1])))
-        self._refuse_large((self.heads, *rectangle.shape))
-        return self._give(blocks(self._lookup, self._heads.tolist(), rectangle, how))
+        found = self._cells(cell, rows, keys)
+        return self._give(found.sum if how == "sum" else found.max)
 
     def steps(self, rows: Any = None, keys: Any = None, v: Float[Array, "keys d_v"] | None = None) -> Steps:
         """The four steps for a page of tokens of one head, with the matrix's own weights.
@@ -323,6 +321,18 @@ class AttentionMatrix(LazyMatrix):
             d_k=problem.q.shape[2],
             scale=problem.scale,
         )
+
+    def _cells(self, cell: int | tuple[int, int], rows: slice | None = None, keys: slice | None = None) -> Cells:
+        """As `blocks`, sums and maxima of one pass: torch tensors, (heads, down, across)."""
+        pair = tuple(cell) if isinstance(cell, tuple | list) else (cell, cell)
+        hint = "It is how many queries and keys a cell has: cell=16, or cell=(16, 64)."
+        if len(pair) != 2:
+            raise ParameterError("cell", "a whole number, or a pair (queries, keys)", repr(cell), hint)
+        down, across = (read_count("cell", size, 1, hint) for size in pair)
+        over = _side("rows", rows, self.queries), _side("keys", keys, self.keys)
+        rectangle = Rectangle(*over, min(down, len(over[0])), min(across, len(over[1])))
+        self._refuse_large((self.heads, *rectangle.shape))
+        return cells_of(self._lookup, self._heads.tolist(), rectangle)
 
     def _view(self, stage: Stage) -> StageView:
         view = object.__new__(StageView)

@@ -1,19 +1,26 @@
-"""Sums and maxima of the weights over the cells of any rectangle, one strip of rows at a time."""
+"""Sums and maxima of the weights over the cells of any rectangle, and which cells hold anything to see."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import numpy as np
 import torch
 
-from softmap.kernels.contract import Grid, Wanted
-from softmap.matrix.lookup import STRIP, Lookup
+from softmap import kernels
+from softmap.kernels import cells_in
+from softmap.kernels.contract import Cell, Cells, Wanted
+from softmap.kernels.part import of_rectangle
+from softmap.matrix.lookup import STRIP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from jaxtyping import Float
+    from jaxtyping import Bool
     from torch import Tensor
+
+    from softmap.kernels.contract import Problem
+    from softmap.matrix.lookup import Lookup
 
 How = Literal["sum", "max"]
 
@@ -35,64 +42,68 @@ class Rectangle(NamedTuple):
         return -(-len(self.rows) // self.row_cell), -(-len(self.keys) // self.key_cell)
 
 
-def blocks(lookup: Lookup, heads: Sequence[int], rectangle: Rectangle, how: How) -> Float[Tensor, "heads down across"]:
-    """The sum or the maximum of the weights in each cell, in `Problem.dtype`."""
+def cells_of(lookup: Lookup, heads: Sequence[int], rectangle: Rectangle) -> Cells:
+    """The sum and the maximum of the weights in each cell, (heads, down, across), in `Problem.dtype`.
+
+    Raises:
+        ParameterError: SOFTMAP_KERNEL names a kernel that cannot serve.
+        NonFiniteError: a bias of NaN or +∞ that is met; scores beyond float64.
+    """
     _, queries, keys = lookup.problem.shape
     whole = (rectangle.rows, rectangle.keys) == (range(queries), range(keys))
-    if whole and queries * keys > STRIP:  # what a sweep is made for
-        edges = Grid((*range(0, queries, rectangle.row_cell), queries), (*range(0, keys, rectangle.key_cell), keys))
-        cells = lookup.sweep(heads, Wanted(cells=edges)).statistics.cells
+    if whole and not lookup.knows(heads):  # one pass gives the rows' logsumexp, too
+        grid = Cell(rectangle.row_cell, rectangle.key_cell).grid(queries, keys)
+        cells = lookup.sweep(heads, Wanted(cells=grid)).statistics.cells
         assert cells is not None
-        return cells.sum if how == "sum" else cells.max
-    return torch.stack([_of_head(lookup, head, rectangle, how) for head in heads])
+        return cells
+    found = [_of_head(lookup, head, rectangle) for head in heads]
+    return Cells(*(torch.cat(each) for each in zip(*found, strict=True)))
 
 
-def _of_head(lookup: Lookup, head: int, rectangle: Rectangle, how: How) -> Float[Tensor, "down across"]:
-    rows = torch.arange(rectangle.rows.start, rectangle.rows.stop, device="cpu")
-    own = torch.full_like(rows, head)
-    lookup.logsumexp(own, rows)  # all at once: many of them take one sweep
-    problem = lookup.problem
-    found = torch.zeros(rectangle.shape, dtype=problem.dtype, device=problem.q.device)
-    for strip in _strips(rectangle):
-        keys = _seen(lookup, strip, rectangle)
-        if not len(keys):
-            continue
-        query = torch.arange(strip.start, strip.stop, device="cpu")
-        key = torch.arange(keys.start, keys.stop, device="cpu")
-        weights = lookup.values("weights", own[0], query[:, None], key)
-        cells = _reduce(_reduce(weights, 1, rectangle.key_cell, how), 0, rectangle.row_cell, how)
-        top = (strip.start - rectangle.rows.start) // rectangle.row_cell
-        left = (keys.start - rectangle.keys.start) // rectangle.key_cell
-        place = found[top : top + cells.shape[0], left : left + cells.shape[1]]
-        place.copy_(place + cells if how == "sum" else place.maximum(cells))
+def _of_head(lookup: Lookup, head: int, rectangle: Rectangle) -> Cells:
+    problem = lookup.of_head(head)
+    kernel = kernels.cells_kernel(problem)
+    known = lookup.known(head, rectangle.rows, kernel)
+    if known is None:  # logits so large that only tiles tell a row's weights apart
+        kernel = "strips"
+        known = lookup.known(head, rectangle.rows, kernel)
+        assert known is not None
+    some = of_rectangle(problem, rectangle.rows, rectangle.keys)
+    return kernels.cells(some, Cell(rectangle.row_cell, rectangle.key_cell), known, kernel)
+
+
+def visible_cells(lookup: Lookup, rectangle: Rectangle) -> Bool[Tensor, "down across"]:
+    """Which cells hold at least one pair of a query and a key that it may see, by the mask; on the CPU."""
+    some = of_rectangle(lookup.problem, rectangle.rows, rectangle.keys)
+    if some.spans.exact or some.seen is not None:
+        return _from_spans(some, rectangle)
+    return _from_strips(some, rectangle)
+
+
+def _from_spans(problem: Problem, rectangle: Rectangle) -> Bool[Tensor, "down across"]:
+    """Each row sees from its first key to its last; what lies between is seen where any of its keys is."""
+    keys = problem.shape[2]
+    seen = np.arange(keys) if problem.seen is None else np.flatnonzero(problem.seen.numpy())
+    first, stop = (np.searchsorted(seen, ends.numpy()) for ends in problem.spans[:2])  # places among those seen
+    (row,) = np.nonzero(first < stop)
+    down, across = rectangle.shape
+    left, right = (seen[places[row]] // rectangle.key_cell for places in (first, stop - 1))
+    top = row // rectangle.row_cell * (across + 1)  # one cell more, where the last ones of a row of cells end
+    opened, closed = (np.bincount(top + edge, minlength=down * (across + 1)) for edge in (left, right + 1))
+    covered = (opened - closed).reshape(down, across + 1).cumsum(1)[:, :-1] > 0
+    covered[:, np.bincount(seen // rectangle.key_cell, minlength=across) == 0] = False
+    return torch.from_numpy(covered)
+
+
+def _from_strips(problem: Problem, rectangle: Rectangle) -> Bool[Tensor, "down across"]:
+    """The mask's booleans, one strip of rows at a time."""
+    _, queries, keys = problem.shape
+    cell = Cell(rectangle.row_cell, rectangle.key_cell)
+    found = torch.zeros(rectangle.shape, dtype=torch.bool, device="cpu")
+    for rows in cells_in.strips(queries, cell.rows, STRIP // keys):
+        own = cells_in.from_edge(problem.spans.key_range(rows), cell.keys)
+        if own:
+            part = cells_in.reduce(problem.mask.strip(rows, own).to(torch.uint8), cell, torch.amax) > 0
+            top, left = rows.start // cell.rows, own.start // cell.keys
+            found[top : top + part.shape[0], left : left + part.shape[1]] |= part
     return found
-
-
-def _strips(rectangle: Rectangle) -> Iterator[range]:
-    """The rows in strips that are made of whole cells, or lie within one."""
-    rows, cell = rectangle.rows, rectangle.row_cell
-    height = max(1, STRIP // len(rectangle.keys))
-    whole = cell * max(1, height // cell)
-    for start in range(rows.start, rows.stop, whole):
-        stop = min(start + whole, rows.stop)
-        step = whole if height >= cell else height
-        yield from (range(first, min(first + step, stop)) for first in range(start, stop, step))
-
-
-def _seen(lookup: Lookup, strip: range, rectangle: Rectangle) -> range:
-    """The keys of the rectangle that these rows may see, from the edge of a cell on."""
-    keys, cell = rectangle.keys, rectangle.key_cell
-    if lookup.problem.nan:  # a row of NaN has NaN where it sees nothing, too
-        return keys
-    seen = lookup.problem.spans.key_range(strip)
-    first = max(keys.start, seen.start)
-    return range(keys.start + (first - keys.start) // cell * cell, min(keys.stop, seen.stop))
-
-
-def _reduce(weights: Float[Tensor, "rows keys"], axis: int, cell: int, how: How) -> Float[Tensor, "rows keys"]:
-    """Each `cell` neighbours along an axis as one; 0, with which the last ones are filled up, changes neither."""
-    cell = min(cell, weights.shape[axis])
-    missing = -weights.shape[axis] % cell
-    filled = torch.nn.functional.pad(weights, (0, missing) if axis == 1 else (0, 0, 0, missing))
-    apart: Tensor = filled.unflatten(axis, (-1, cell))
-    return apart.sum(axis + 1) if how == "sum" else apart.amax(axis + 1)

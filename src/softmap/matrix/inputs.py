@@ -15,7 +15,7 @@ from softmap import masks
 from softmap.biases import Bias
 from softmap.checks import check_scale
 from softmap.errors import ArrayKindError, DtypeError, NonFiniteError, ParameterError, ShapeError
-from softmap.kernels.contract import Grid, Problem
+from softmap.kernels.contract import Cell, Grid, Problem
 from softmap.masks import Mask
 from softmap.masks.reading import read_list
 from softmap.tensors import giver, read_floats, refuse_non_finite
@@ -131,6 +131,36 @@ def read_grid(cells: Any, queries: int, keys: int) -> Grid | None:
     Raises:
         ParameterError: neither a whole number nor a pair of them.
     """
+    pair = read_cells(cells)
+    if pair is None:
+        return None
+    down, across = min(pair[0], queries), min(pair[1], keys)
+    return Grid(
+        tuple(i * queries // down for i in range(down + 1)), tuple(i * keys // across for i in range(across + 1))
+    )
+
+
+def level_grid(cells: Any, queries: int, keys: int) -> Grid | None:
+    """The edges of the finest level of a map that has at most so many cells each way: squares of 2^b tokens.
+
+    Raises:
+        ParameterError: as `read_grid`.
+    """
+    pair = read_cells(cells)
+    if pair is None:
+        return None
+    size = 1
+    while -(-queries // size) > pair[0] or -(-keys // size) > pair[1]:
+        size *= 2
+    return Cell(size, size).grid(queries, keys)
+
+
+def read_cells(cells: Any) -> tuple[int, int] | None:
+    """How many cells each way; None for none.
+
+    Raises:
+        ParameterError: neither a whole number nor a pair of them.
+    """
     hint = "It is a grid over the whole matrix: cells=64 for 64 x 64 cells, (rows, keys) for others, 0 for none."
     single = cells is None or not isinstance(cells, tuple | list)
     if cells is None or (single and read_count("cells", cells, 0, hint) == 0):
@@ -138,11 +168,8 @@ def read_grid(cells: Any, queries: int, keys: int) -> Grid | None:
     pair = (cells, cells) if single else tuple(cells)
     if len(pair) != 2:
         raise ParameterError("cells", "a whole number, or a pair (rows, keys)", repr(cells), hint)
-    sizes = zip(pair, (queries, keys), strict=True)
-    down, across = (min(read_count("cells", count, 1, hint), size) for count, size in sizes)
-    return Grid(
-        tuple(i * queries // down for i in range(down + 1)), tuple(i * keys // across for i in range(across + 1))
-    )
+    down, across = (read_count("cells", count, 1, hint) for count in pair)
+    return down, across
 
 
 def read_distance(wanted: bool | None, problem: Problem) -> bool:

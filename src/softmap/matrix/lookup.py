@@ -23,7 +23,9 @@ import torch
 from softmap import kernels
 from softmap.errors import NonFiniteError
 from softmap.kernels import Swept, tile
-from softmap.kernels.contract import Statistics, Wanted
+from softmap.kernels.contract import Known, Statistics, Wanted
+from softmap.kernels.part import of_heads
+from softmap.matrix.known import REUSED, SweptRows
 from softmap.tensors import joint_shape
 
 if TYPE_CHECKING:
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
 Stage = Literal["scores", "scaled", "weights"]
 STRIP = 1 << 22
 """How many numbers are computed at once: 16 MiB of float32."""
-REUSED = 30.0
-"""How large a logsumexp of a sweep may be to serve tiles: scores of this size round by 2e-6 at most."""
 _PAIRS = 1 << 19  # single places that are computed at once: 4 MiB for each of the numbers that say where they are
 _KEEPING = threading.Lock()  # of all matrices, for it is held for a moment, and keeps none of them from being copied
 
@@ -59,6 +59,9 @@ class Lookup:
         self._kept: NDArray[np.float64] | None = None
         self._found: list[tuple[Sequence[int], Tensor]] = []  # logsumexp of sweeps, not yet sorted into `_kept`
         self._swept: set[int] = set()  # heads whose rows a sweep has given, where it could
+        self._given: dict[int, Tensor] = {}  # their logsumexp, not yet looked at for passes
+        self._of_heads: dict[int, SweptRows] = {}  # of heads that passes were made of
+        self._head_problems: dict[int, Problem] = {}
 
     @property
     def nbytes(self) -> int:
@@ -68,10 +71,12 @@ class Lookup:
         held = [self.problem.q, self.problem.k, self.problem.sinks, wide.q, wide.k, *(spans[:2] if spans else ())]
         apart = {id(tensor): tensor for tensor in held if tensor is not None}  # what needs no widening is there twice
         kept = self._keeping().nbytes if self._knows else 0
+        kept += sum(rows.nbytes for rows in list(self._given.values()))
+        kept += sum(rows.nbytes for rows in list(self._of_heads.values()))
         made: int = sum(tensor.numel() * tensor.element_size() for tensor in apart.values())
         return kept + made
 
-    def known(self, heads: Sequence[int]) -> int:
+    def count_known(self, heads: Sequence[int]) -> int:
         """Of how many rows of these heads the logsumexp is kept."""
         return len((~np.isnan(self._keeping()[0, list(heads)])).nonzero()[0]) if self._knows else 0
 
@@ -106,13 +111,50 @@ class Lookup:
         peak, log_total = self._kept_of(head, query)
         return peak.where(peak.isinf(), peak + log_total)  # ∞ − ∞ is no number, and the row's logsumexp is ∞
 
+    def of_head(self, head: int) -> Problem:
+        """One head's matrix: kept, since it finds the largest of its q and k when it is first asked."""
+        found = self._head_problems.get(head)
+        if found is None:
+            found = self._head_problems.setdefault(head, of_heads(self.problem, range(head, head + 1)))
+        return found
+
+    def known(self, head: int, rows: range, kernel: str) -> Known | None:
+        """What a pass of this kernel takes off the scores of a head's rows; None where that does not serve it."""
+        if kernel == "strips":  # computes as tiles do
+            query = torch.arange(rows.start, rows.stop, device="cpu")
+            own = torch.full_like(query, head)
+            self._learn(own, query)
+            return Known(*(each[None] for each in self._kept_of(own, query)))
+        found = self.swept_rows(head, rows).of(rows)
+        if found is not None:
+            pair = np.stack([each.numpy() for each in found])
+            self._keep([head], torch.arange(rows.start, rows.stop, device="cpu"), _small(pair))
+        return found
+
+    def knows(self, heads: Sequence[int]) -> bool:
+        """Whether the logsumexp of all rows of these heads is known."""
+        return self._swept.issuperset(heads) or self.count_known(heads) == len(heads) * self.problem.shape[1]
+
+    def swept_rows(self, head: int, rows: range) -> SweptRows:
+        """A head's rows as sweeps give them, with all that is known of these ones."""
+        found = self._of_heads.get(head)
+        if found is None:
+            found = self._of_heads.setdefault(head, SweptRows(self.of_head(head)))
+        given = self._given.pop(head, None)
+        if given is not None:
+            found.give(given.double().numpy(), range(len(given)))
+        if self._knows:
+            kept = self._keeping()[:, head, rows.start : rows.stop]
+            found.give(np.where(np.isneginf(kept[0]), kept[0], _small(kept).sum(0)), rows)
+        return found
+
     def sweep(self, heads: Sequence[int], wanted: Wanted) -> Swept:
         """Statistics of some heads, in one pass, whose logsumexp is kept; `wanted.v` has all the key heads."""
         if list(heads) == list(range(self.problem.shape[0])):
             swept = kernels.sweep(self.problem, wanted)
         else:
             runs = _runs(heads, self.problem.group)
-            parts = [kernels.sweep(self._part(run), self._wanted(run, wanted)) for run in runs]
+            parts = [kernels.sweep(of_heads(self.problem, run), self._wanted(run, wanted)) for run in runs]
             swept = Swept(_joined([part.statistics for part in parts]), *_ran(parts))
         self.keep_swept(heads, swept.statistics.logsumexp)
         return swept
@@ -132,7 +174,7 @@ class Lookup:
                 if stage != "scores":
                     numbers = tile.scaled(self._wide, numbers, as_range(part), keys, heads)
                 if stage == "weights":
-                    numbers = _softmax(numbers, *self._kept_of(head[place], query[place]))
+                    numbers = tile.weighed(numbers, *self._kept_of(head[place], query[place]))
                 table[place.to(table.device)] = self._narrow(stage, numbers)
         return table
 
@@ -150,7 +192,7 @@ class Lookup:
             if stage != "scores":
                 numbers = tile.scaled_at(self._wide, numbers, head, query, key)
             if stage == "weights":
-                numbers = _softmax(numbers[:, None], *self._kept_of(head, query))[:, 0]
+                numbers = tile.weighed(numbers[:, None], *self._kept_of(head, query))[:, 0]
             found.view(-1)[start : start + step] = self._narrow(stage, numbers)
         return found
 
@@ -212,7 +254,9 @@ class Lookup:
         with _KEEPING:
             if not self._swept.issuperset(heads):
                 self._swept.update(heads)
-                self._found.append((heads, logsumexp.cpu().clone()))
+                kept = logsumexp.cpu().clone()
+                self._found.append((heads, kept))
+                self._given.update(zip(heads, kept, strict=True))
 
     def _sort_found(self, heads: Sequence[int], logsumexp: Float[Tensor, "heads queries"]) -> None:
         """Keep of a sweep what tiles can use; NaN, as of rows that are unknown, stands for the rest."""
@@ -251,17 +295,6 @@ class Lookup:
         largest = float(numbers[narrow.isinf() & ~numbers.isinf()][0])
         hint = "Give q and k in float64; weights and statistics do not need it."
         raise NonFiniteError(stage, f"numbers within {self.problem.dtype}", f"{largest:.3g}", hint)
-
-    def _part(self, heads: range) -> Problem:
-        """The problem of a run of heads."""
-        problem, own = self.problem, slice(heads.start, heads.stop)
-        return replace(
-            problem,
-            q=problem.q[own],
-            k=problem.k[self._shared(heads)],
-            sinks=None if problem.sinks is None else problem.sinks[own],
-            bias=None if problem.bias is None else tile.OfHeads(problem.bias, heads.start),
-        )
 
     def _wanted(self, heads: range, wanted: Wanted) -> Wanted:
         return replace(wanted, v=None if wanted.v is None else wanted.v[self._shared(heads)])
@@ -302,14 +335,9 @@ def as_range(index: Int[Tensor, " n"]) -> range | Int[Tensor, " n"]:
     return range(int(index[0]), int(index[-1]) + 1)
 
 
-def _softmax(
-    scaled: Float[Tensor, "*rows keys"], peak: Float[Tensor, "*rows"], log_total: Float[Tensor, "*rows"]
-) -> Float[Tensor, "*rows keys"]:
-    """exp((scaled − peak) − log_total)."""
-    peak = peak.masked_fill(peak == -torch.inf, 0)  # all of such a row is −∞
-    for part in (peak, log_total):
-        scaled.sub_(part.to(scaled.dtype).to(scaled.device)[..., None])
-    return scaled.exp_()
+def _small(pair: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Peak and log_total of rows, NaN where their sum is too large to be that of several roundings."""
+    return np.where(np.abs(pair.sum(0)) <= REUSED, pair, np.nan)
 
 
 def _height(width: int) -> int:

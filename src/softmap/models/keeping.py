@@ -11,7 +11,7 @@ import torch
 from softmap import kernels
 from softmap.errors import ModelError
 from softmap.kernels.contract import Wanted
-from softmap.matrix.inputs import read_distance, read_grid
+from softmap.matrix.inputs import level_grid, read_distance
 from softmap.matrix.summary import summarize
 from softmap.models.projections import biases_of
 from softmap.recorded import Inside, RecordedLayer
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from softmap.kernels import Swept
-    from softmap.kernels.contract import Problem
+    from softmap.kernels.contract import Grid, Problem
     from softmap.matrix import Summary
     from softmap.models.growing import Growing
+
+CELLS, MOST_CELLS = 64, 1024  # of a recording's map each way, at first and at most, unless it is said how many
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Keeping:
 
     Attributes:
         layers: which layers, by number; None for all.
-        statistics: `AttentionMatrix.summary`'s options; None where no statistics are wanted.
+        statistics: `AttentionMatrix.summary`'s options, of which `cells` is the most that the map has each way; None
+            where no statistics are wanted.
         qk: whether q and k are kept.
         values: whether the values are kept.
         dtype: what q, k and v are kept in; None for the model's own.
@@ -94,22 +97,27 @@ def keep(growing: Growing, keeping: Keeping, name: str, **of: Any) -> RecordedLa
 
 def wanted_of(options: Mapping[str, Any], problem: Problem, v: Tensor | None) -> Wanted:
     """What a sweep is to give for these options of `AttentionMatrix.summary`."""
-    _, queries, keys = problem.shape
     return Wanted(
         v=v,
         top=options.get("top", 8),
         entropy=options.get("entropy", True),
         distance=read_distance(options.get("distance"), problem),
         received=options.get("received", True),
-        cells=read_grid(options.get("cells", 64), queries, keys),
+        cells=_grid(options, problem),
     )
+
+
+def _grid(options: Mapping[str, Any], problem: Problem) -> Grid | None:
+    """The cells that are kept: a level of the map. Unless the options say, 64 each way, or as many as of 128 tokens."""
+    _, queries, keys = problem.shape
+    tokens = max(queries, keys)
+    return level_grid(options.get("cells", min(max(CELLS, -(-tokens // 128)), MOST_CELLS)), queries, keys)
 
 
 def _summary(swept: Swept, options: Mapping[str, Any], problem: Problem) -> Summary:
     """The statistics that are kept: all but the output."""
     swept = swept._replace(statistics=replace(swept.statistics, output=None))
-    _, queries, keys = problem.shape
-    return summarize(swept, read_grid(options.get("cells", 64), queries, keys), problem.dtype, lambda tensor: tensor)
+    return summarize(swept, _grid(options, problem), problem.dtype, lambda tensor: tensor)
 
 
 def _stored(path: str, name: str, x: Any, dtype: torch.dtype | None) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from softmap.errors import DtypeError, ParameterError, TextError
-from softmap.matrix.inputs import read_count, read_grid
+from softmap.matrix.inputs import read_cells, read_count
 from softmap.models.interface import calls_interface, find_others
 from softmap.models.keeping import Keeping
 from softmap.models.load import LoadedModel, load
@@ -171,7 +171,7 @@ def read_keeping(
 def _read_statistics(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Options of the statistics, checked before the model runs."""
     read_count("top", summary.get("top", 8), 0, "It is how many of the largest weights of each row to give.")
-    read_grid(summary.get("cells", 64), 1, 1)
+    read_cells(summary.get("cells"))
     for name in ("entropy", "distance", "received"):
         if not isinstance(summary.get(name), bool | None):
             raise ParameterError(name, "True or False", repr(summary[name]), "It says whether it is wanted.")

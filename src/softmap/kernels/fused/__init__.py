@@ -25,10 +25,10 @@ from softmap.tensors import largest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
     from torch import Tensor
 
-    from softmap.kernels.contract import Grid, Problem, Wanted
+    from softmap.kernels.contract import Cell, Grid, Known, Problem, Wanted
     from softmap.masks import Spans
 
 WIDEST = 256  # d_k and d_v: a strip's q and output stay in the second-level cache
@@ -36,7 +36,10 @@ MOST_TOP = 64  # TOP_LIMIT in top.h
 REACH = 1e38  # how large a bias may be
 LARGEST = torch.finfo(torch.float32).max
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-
+RESULTS = (
+    *("logsumexp", "output", "entropy", "received"),
+    *("top_weights", "top_keys", "signed_distance", "distance"),
+)
 
 _broken: dict[str, str] = {}  # the modules that are there but do not load, and why
 
@@ -89,8 +92,6 @@ def sweep(problem: Problem, wanted: Wanted, instructions: str) -> Statistics:
         instructions: one of `available()`.
     """
     heads, queries, keys = problem.shape
-    module = _module(instructions)
-    assert module is not None, instructions
 
     def result(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device="cpu")
@@ -105,35 +106,71 @@ def sweep(problem: Problem, wanted: Wanted, instructions: str) -> Statistics:
         received=result(heads, keys) if wanted.received else None,
         cells=_cells(heads, wanted.cells),
     )
-    spans = problem.spans
-    top, distance, cells = statistics.top, statistics.distance, statistics.cells
+    top, distance = statistics.top, statistics.distance
+    _run(
+        instructions,
+        problem,
+        v=wanted.v,
+        grid=wanted.cells,
+        cells=statistics.cells,
+        logsumexp=statistics.logsumexp,
+        output=statistics.output,
+        entropy=statistics.entropy,
+        top_weights=top and top.weights,
+        top_keys=top and top.keys,
+        signed_distance=distance and distance.signed,
+        distance=distance and distance.absolute,
+        received=statistics.received,
+    )
+    return statistics
+
+
+def cells(problem: Problem, cell: Cell, known: Known, instructions: str) -> Cells:
+    """The cells of a part of a matrix whose rows' logsumexp is known: one look at each tile."""
+    grid = cell.grid(*problem.shape[1:])
+    found = _cells(problem.shape[0], grid)
+    assert found is not None
+    _run(instructions, problem, grid=grid, cells=found, known=known)
+    return found
+
+
+def _run(
+    instructions: str,
+    problem: Problem,
+    *,
+    v: Float[Tensor, "kv_heads keys d_v"] | None = None,
+    known: Known | None = None,
+    grid: Grid | None = None,
+    cells: Cells | None = None,
+    **results: Tensor | None,
+) -> None:
+    """Let a module write the cells and the results."""
+    module = _module(instructions)
+    assert module is not None, instructions
+    spans, seen = problem.spans, problem.seen if problem.bias is None else None
+    all_said = (spans.exact or seen is not None) and problem.bias is None
     module.sweep(
         q=_array(_rows_without_gaps(problem.q)),
         k=_array(_rows_without_gaps(problem.k)),
-        v=None if wanted.v is None else _array(_rows_without_gaps(wanted.v)),
+        v=None if v is None else _array(_rows_without_gaps(v)),
         scale=problem.scale,
         softcap=problem.softcap or 0.0,
         sinks=None if problem.sinks is None else _array(problem.sinks.float().contiguous()),
         start=_array(spans.start.contiguous()),
         stop=_array(spans.stop.contiguous()),
         offset=problem.offset,
-        added=None if spans.exact and problem.bias is None else _added(problem, spans),
-        logsumexp=_array(statistics.logsumexp),
-        output=_array(statistics.output),
-        entropy=_array(statistics.entropy),
-        top_weights=top and _array(top.weights),
-        top_keys=top and _array(top.keys),
-        signed_distance=distance and _array(distance.signed),
-        distance=distance and _array(distance.absolute),
-        received=_array(statistics.received),
-        row_edges=wanted.cells and np.array(wanted.cells.row_edges, dtype=np.int64),
-        key_edges=wanted.cells and np.array(wanted.cells.key_edges, dtype=np.int64),
+        seen=None if seen is None else _array(seen.contiguous()),
+        added=None if all_said else _added(problem, spans, whole_rows=known is None),
+        known_high=known and _array(known.high.contiguous()),
+        known_low=known and _array(known.low.contiguous()),
+        row_edges=grid and np.array(grid.row_edges, dtype=np.int64),
+        key_edges=grid and np.array(grid.key_edges, dtype=np.int64),
         cell_sum=cells and _array(cells.sum),
         cell_max=cells and _array(cells.max),
         threads=torch.get_num_threads(),
         interruptible=threading.current_thread() is threading.main_thread(),
+        **{name: _array(results.get(name)) for name in RESULTS},
     )
-    return statistics
 
 
 @cache
@@ -209,7 +246,7 @@ def _rows_without_gaps(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(2) == 1 or tensor.shape[2] == 1 else tensor.contiguous()
 
 
-def _added(problem: Problem, spans: Spans) -> Callable[[int, int, int, int, int], Any]:
+def _added(problem: Problem, spans: Spans, whole_rows: bool) -> Callable[[int, int, int, int, int], Any]:
     """What is added to the scaled scores of a strip: the bias, and −∞ where the mask hides what its spans do not."""
     bias_alone = replace(problem, scale=1.0, softcap=None)  # of scores of 0, which need no cap
     inference = torch.is_inference_mode_enabled()  # a thread's own, and the kernel's threads ask too
@@ -222,7 +259,7 @@ def _added(problem: Problem, spans: Spans) -> Callable[[int, int, int, int, int]
                 strip.masked_fill_(~problem.mask.strip(rows, keys), -torch.inf)
             else:
                 strip = scaled(bias_alone, strip[None], rows, keys, [head], spans)[0]
-                strip = _within_reach(strip, problem.bound)
+                strip = _within_reach(strip, problem.bound) if whole_rows else _raised(strip)
         # As NumPy sees it: of a tensor the binding asks in Python, and an interrupt that comes just then would be lost.
         return _array(strip.contiguous())
 
@@ -240,7 +277,7 @@ def _within_reach(strip: Float[Tensor, "rows keys"], bound: float) -> Float[Tens
     if float(strip.amax()) > REACH:
         hint = "Subtract a constant from the bias: only differences matter to a row."
         raise NonFiniteError("bias", f"numbers up to {REACH:g}", f"{float(strip.amax()):g}", hint)
-    low = (strip < -REACH) & (strip != -torch.inf)
+    low = _too_low(strip)
     if not bool(low.any()):
         return strip
     highest = strip.amax(-1, keepdim=True)
@@ -249,4 +286,13 @@ def _within_reach(strip: Float[Tensor, "rows keys"], bound: float) -> Float[Tens
         hint = "Hide keys by −inf, or add a constant to the bias: only differences matter to a row."
         expected = f"numbers down to {-REACH:g} in a row that has none far above"
         raise NonFiniteError("bias", expected, f"{float(strip[lost][0]):g}", hint)
-    return strip.masked_fill(low, -REACH)
+    return _raised(strip)
+
+
+def _raised(strip: Float[Tensor, "rows keys"]) -> Float[Tensor, "rows keys"]:
+    """The lowest numbers raised to where the factor leaves them finite."""
+    return strip.masked_fill(_too_low(strip), -REACH)
+
+
+def _too_low(strip: Float[Tensor, "rows keys"]) -> Bool[Tensor, "rows keys"]:
+    return (strip < -REACH) & (strip != -torch.inf)

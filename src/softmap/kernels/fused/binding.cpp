@@ -64,13 +64,14 @@ void add_from(const nb::callable& added, int64_t head, int64_t row0, int64_t row
 
 void sweep_arrays(const AnyFloats& q, const AnyFloats& k, const std::optional<AnyFloats>& v, double scale,
                   double softcap, const Maybe<const float, 1>& sinks, const Array<const int64_t, 1>& start,
-                  const Array<const int64_t, 1>& stop, int64_t offset, const std::optional<nb::callable>& added,
-                  const Maybe<double, 2>& logsumexp, const Maybe<float, 3>& output, const Maybe<float, 2>& entropy,
-                  const Maybe<float, 2>& signed_distance, const Maybe<float, 2>& distance,
-                  const Maybe<float, 3>& top_weights, const Maybe<int64_t, 3>& top_keys,
-                  const Maybe<float, 2>& received, const Maybe<const int64_t, 1>& row_edges,
-                  const Maybe<const int64_t, 1>& key_edges, const Maybe<float, 3>& cell_sum,
-                  const Maybe<float, 3>& cell_max, int threads, bool interruptible) {
+                  const Array<const int64_t, 1>& stop, int64_t offset, const Maybe<const bool, 1>& seen,
+                  const std::optional<nb::callable>& added, const Maybe<const double, 2>& known_high,
+                  const Maybe<const double, 2>& known_low, const Maybe<double, 2>& logsumexp,
+                  const Maybe<float, 3>& output, const Maybe<float, 2>& entropy, const Maybe<float, 2>& signed_distance,
+                  const Maybe<float, 2>& distance, const Maybe<float, 3>& top_weights,
+                  const Maybe<int64_t, 3>& top_keys, const Maybe<float, 2>& received,
+                  const Maybe<const int64_t, 1>& row_edges, const Maybe<const int64_t, 1>& key_edges,
+                  const Maybe<float, 3>& cell_sum, const Maybe<float, 3>& cell_max, int threads, bool interruptible) {
   Job job;
   job.heads = q.shape(0), job.queries = q.shape(1), job.depth = int(q.shape(2));
   job.kv_heads = k.shape(0), job.keys = k.shape(1);
@@ -90,6 +91,12 @@ void sweep_arrays(const AnyFloats& q, const AnyFloats& k, const std::optional<An
   job.start = start.data(), job.stop = stop.data();
   for (int64_t i = 0; i < job.queries; i++)
     if (job.start[i] < 0 || job.stop[i] > job.keys) refuse("start and stop", "within the keys");
+  job.seen = data_of("seen", seen, job.keys);
+  job.known_high = data_of("known_high", known_high, job.heads, job.queries);
+  job.known_low = data_of("known_low", known_low, job.heads, job.queries);
+  if (!job.known_high != !job.known_low) refuse("known", "both parts or neither");
+  if (job.known_high && (!cell_sum || logsumexp || output || entropy || distance || top_weights || received))
+    refuse("known", "gives cells alone");
   if (added)
     job.added = [&added](int64_t head, int64_t row0, int64_t row1, int64_t key0, int64_t key1, float* out,
                          int64_t stride) { add_from(*added, head, row0, row1, key0, key1, out, stride); };
@@ -139,10 +146,11 @@ NB_MODULE(SOFTMAP_MODULE, m) {
   // A result of another dtype or layout must be refused: nanobind would write to a converted copy of it.
   const auto result = [](const char* name) { return nb::arg(name).none().noconvert(); };
   m.def("sweep", &sweep_arrays, nb::kw_only(), "q"_a, "k"_a, "v"_a.none(), "scale"_a, "softcap"_a, "sinks"_a.none(),
-        "start"_a, "stop"_a, "offset"_a, "added"_a.none(), result("logsumexp"), result("output"), result("entropy"),
-        result("signed_distance"), result("distance"), result("top_weights"), result("top_keys"), result("received"),
-        "row_edges"_a.none(), "key_edges"_a.none(), result("cell_sum"), result("cell_max"), "threads"_a,
-        "interruptible"_a);
+        "start"_a, "stop"_a, "offset"_a, "seen"_a.none() = nb::none(), "added"_a.none(),
+        "known_high"_a.none() = nb::none(), "known_low"_a.none() = nb::none(), result("logsumexp"), result("output"),
+        result("entropy"), result("signed_distance"), result("distance"), result("top_weights"), result("top_keys"),
+        result("received"), "row_edges"_a.none(), "key_edges"_a.none(), result("cell_sum"), result("cell_max"),
+        "threads"_a, "interruptible"_a);
   // Which of the modules this processor can run. Asked of the baseline module, which every processor can.
   m.def("runs_avx2", [] {
 #if defined(__x86_64__)

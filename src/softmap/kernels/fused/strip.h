@@ -6,6 +6,8 @@
 //   3. column  once a row's sum is known: what each key and each cell receives
 // A row's maximum is that of its groups so far. When a later group raises it, what was summed is scaled down; each
 // group remembers the maximum its numbers are relative to. All is in powers of 2: scale · log2(e) is folded into q.
+//
+// Where the rows' logsumexp is known, one look is enough: a tile is scored and its weights summed, before the next one.
 #pragma once
 #include <cmath>
 #include <vector>
@@ -25,8 +27,12 @@ constexpr int64_t GROUP_TILES =
 // The keys and values of some heads, packed once for all strips.
 struct Packed {
   int64_t tiles = 0;
-  int depth = 0, width = 0;  // width: d_v up to a whole vector, 0 without values
-  Buffer<float> keys, values;
+  int depth = 0, width = 0;            // width: d_v up to a whole vector, 0 without values
+  Buffer<float> keys, values, hidden;  // hidden: what is added to scores, -inf where no query sees a key
+  std::vector<bool> some_hidden;       // of each tile; empty where all keys are seen
+  const float* holes(int64_t tile) const {
+    return some_hidden.empty() || !some_hidden[size_t(tile)] ? nullptr : hidden + size_t(tile) * TILE;
+  }
   float* key_tile(int64_t head, int64_t tile) { return keys + size_t(head * tiles + tile) * TILE * depth; }
   float* value_tile(int64_t head, int64_t tile) { return values + size_t(head * tiles + tile) * TILE * width; }
 };
@@ -55,12 +61,19 @@ class Strip {
   TopFinder finder;
   void (Strip::*weigh_some)(float*, int, int, int64_t);  // weigh_rows for the statistics that are wanted
 
+  struct Band {  // the rows that lie in one row of cells
+    int from, to;
+    int64_t cell_row;
+  };
+  std::vector<Band> bands;
+
   int64_t head = 0, row0 = 0, tile0 = 0, tile1 = 0;
   int64_t all_from = 0, all_to = 0;  // the keys that every row of the strip sees; none where a row sees nothing
   int rows = 0;
 
-  float* tile_scores(int64_t tile) { return scores + size_t(tile - tile0) * ROWS * TILE; }
-  float* tile_peaks(int64_t tile) { return peaks + size_t(tile - tile0) * LANES; }
+  int64_t held(int64_t tile) const { return job.known_high ? 0 : tile - tile0; }
+  float* tile_scores(int64_t tile) { return scores + size_t(held(tile)) * ROWS * TILE; }
+  float* tile_peaks(int64_t tile) { return peaks + size_t(held(tile)) * LANES; }
 
  public:
   // max_tiles: the most tiles that a strip of this job sees.
@@ -68,9 +81,9 @@ class Strip {
       : job(job),
         cells(cells),
         group_tiles(max_tiles <= WHOLE_TILES ? WHOLE_TILES : GROUP_TILES),
-        peak_stride(size_t(max_tiles + 1) * LANES),
+        peak_stride(size_t((job.known_high ? 1 : max_tiles) + 1) * LANES),
         q(size_t(ROWS) * job.depth),
-        scores(size_t(max_tiles) * ROWS * TILE),
+        scores(size_t(job.known_high ? 1 : max_tiles) * ROWS * TILE),
         peaks(peak_stride * ROWS),
         part(size_t(ROWS) * width),
         output(size_t(ROWS) * width),
@@ -87,6 +100,7 @@ class Strip {
     ask_added();
     const FloatScope scope;
     prepare();
+    if (job.known_high) return weigh_known(packed, packed_head, sums);
     int64_t group = 0;
     for (int64_t from = tile0; from < tile1; from += group_tiles, group++) {
       const int64_t to = std::min(tile1, from + group_tiles);
@@ -116,7 +130,17 @@ class Strip {
     tile1 = first < last ? (last + TILE - 1) / TILE : 0;
   }
 
+  void find_bands() {
+    bands.clear();
+    for (int from = 0; from < rows; from = bands.back().to) {
+      const int64_t cell_row = job.cell_sum ? cell_row_of(job, row0 + from) : 0;
+      const int64_t stop = job.cell_sum ? job.row_edges[cell_row + 1] : job.queries;
+      bands.push_back({from, int(std::min<int64_t>(rows, stop - row0)), cell_row});
+    }
+  }
+
   void prepare() {
+    find_bands();
     const double factor = job.softcap ? job.scale / job.softcap : job.scale * LOG2_E;
     for (int r = 0; r < rows; r++) {
       float* row = q + size_t(r) * job.depth;
@@ -146,12 +170,13 @@ class Strip {
         score_tile<Narrow>(q, rows, job.depth, k, next, tile_scores(tile), tile_peaks(tile), peak_stride);
       else score_tile<Wide>(q, rows, job.depth, k, next, tile_scores(tile), tile_peaks(tile), peak_stride);
       const bool partly_hidden = tile * TILE < all_from || (tile + 1) * TILE > all_to;
-      if (partly_hidden || job.added || job.softcap) adjust(tile, partly_hidden);
+      if (partly_hidden || packed.holes(tile) || job.added || job.softcap)
+        adjust(tile, partly_hidden, packed.holes(tile));
     }
   }
 
   // Soft cap, then what is added, then -inf for what a row may not see; and the maxima anew.
-  void adjust(int64_t tile, bool partly_hidden) {
+  void adjust(int64_t tile, bool partly_hidden, const float* holes) {
     const float cap = float(job.softcap * LOG2_E);
     const Vec lanes = lane_numbers(), hidden = splat(-INFINITY);
     float* row = tile_scores(tile);
@@ -164,6 +189,7 @@ class Strip {
         Vec x = load(row + j);
         if (job.softcap) x = tanh_of(x) * cap;
         if (more) x += load(more + j) * float(LOG2_E);
+        if (holes) x += load(holes + j);
         const Vec key = lanes + float(j);
         if (partly_hidden) x = ((key >= start) & (key < stop)) ? x : hidden;
         store(row + j, x);
@@ -329,30 +355,23 @@ class Strip {
         x = unit[r] > 0 ? std::exp2(x - maximum[r]) * unit[r] : 0.f;
       }
     }
-    for (int from = 0; from < rows;) {  // the rows that lie in one row of cells
-      int to = rows;
-      int64_t cell_row = 0;
-      if (job.cell_sum) {
-        cell_row = cell_row_of(job, row0 + from);
-        to = int(std::min<int64_t>(rows, job.row_edges[cell_row + 1] - row0));
-      }
+    for (const Band& band : bands)
       for (int64_t tile = tile0; tile < tile1; tile++) {
         alignas(64) float column[TILE], largest[TILE];
         const float *e = tile_scores(tile), *weight = &group_maximum[(tile - tile0) / group_tiles * ROWS];
         const bool cut = job.cell_sum && !cells.whole(tile);  // by the edge of a cell
-        if (cut) sum_columns<true>(e, weight, from, to, column, largest);
-        else sum_columns<false>(e, weight, from, to, column, largest);
+        if (cut) sum_columns<true>(e, weight, band.from, band.to, column, largest);
+        else sum_columns<false>(e, weight, band.from, band.to, column, largest);
         if (job.received) {
           float* received = sums.received + size_t(tile - sums.first_tile) * TILE;
           SOFTMAP_UNROLL for (int j = 0; j < TILE; j += LANES)
               store(received + j, load(received + j) + load(column + j));
         }
-        if (cut) add_to_cells(sums, cell_row, tile, column, largest);
+        if (cut) sums.add_cut(job, cells, band.cell_row, tile, column, largest);
         else if (job.cell_sum)
-          sums.add(cell_row, cells.first(tile), sum_between(column, 0, TILE), tile_maximum(tile, from, to));
+          sums.add(band.cell_row, cells.first(tile), sum_between(column, 0, TILE),
+                   tile_maximum(tile, band.from, band.to));
       }
-      from = to;
-    }
   }
 
   // For each key of a tile the sum of its weights in these rows and, where asked for, the largest.
@@ -386,26 +405,6 @@ class Strip {
     }
   }
 
-  static float sum_between(const float* x, int from, int to) {
-    Vec sum{};
-    for (; from + LANES <= to; from += LANES) sum += load(x + from);
-    float rest = 0;
-    for (; from < to; from++) rest += x[from];
-    return sum_of(sum) + rest;
-  }
-
-  // A tile that the edges of cells cut: each cell takes its part.
-  void add_to_cells(Sums& sums, int64_t cell_row, int64_t tile, const float* column, const float* largest) {
-    const int64_t key0 = tile * TILE;
-    const int count = int(std::min<int64_t>(TILE, job.keys - key0));
-    int64_t cell = cells.first(tile);
-    for (int from = 0; from < count; cell++) {
-      const int to = int(std::min<int64_t>(count, job.key_edges[cell + 1] - key0));
-      sums.add(cell_row, cell, sum_between(column, from, to), *std::max_element(largest + from, largest + to));
-      from = to;
-    }
-  }
-
   // The largest weight of a tile, from the maxima of its scores: 2^(score - maximum + log2(unit)) is monotone.
   float tile_maximum(int64_t tile, int from, int to) {
     Vec even = splat(-INFINITY), odd = even;  // two at a time: a maximum waits for the one before it
@@ -415,5 +414,53 @@ class Strip {
     for (; r + 1 < to; r += 2) even = larger(even, log_weight(r)), odd = larger(odd, log_weight(r + 1));
     if (r < to) even = larger(even, log_weight(r));
     return std::exp2(largest_of(larger(even, odd)));
+  }
+
+  // ---- weights whose rows' logsumexp is known
+
+  void weigh_known(Packed& packed, int64_t packed_head, Sums& sums) {
+    for (int r = 0; r < rows; r++) {
+      const size_t at = size_t(head * job.queries + row0 + r);
+      const double high = job.known_high[at] * LOG2_E;
+      const bool empty = !(high > -INFINITY);
+      reference[r] = empty ? 0.f : float(high);
+      unit[r] = empty ? 0.f : float(std::exp2(double(reference[r]) - high - job.known_low[at] * LOG2_E));
+    }
+    for (int64_t tile = tile0; tile < tile1; tile++) {
+      score(packed, packed_head, tile, tile + 1);
+      for (const Band& band : bands) {
+        alignas(64) float column[TILE], largest[TILE];
+        weigh_columns(tile_scores(tile), band.from, band.to, column, largest);
+        if (cells.whole(tile))
+          sums.add(band.cell_row, cells.first(tile), sum_between(column, 0, TILE), largest_of_tile(largest));
+        else sums.add_cut(job, cells, band.cell_row, tile, column, largest);
+      }
+    }
+  }
+
+  // As sum_columns, straight from the scores.
+  void weigh_columns(const float* x, int from, int to, float* __restrict column, float* __restrict largest) {
+    constexpr int VECTORS = LANES == 16 ? 4 : 2;
+    SOFTMAP_UNROLL for (int c = 0; c < TILE; c += VECTORS * LANES) {
+      Vec sum[VECTORS] = {}, high[VECTORS] = {};
+      for (int r = from; r < to; r++) {
+        const Vec peak = splat(reference[r]), one = splat(unit[r]);
+        SOFTMAP_UNROLL for (int i = 0; i < VECTORS; i++) {
+          Vec power = load(x + r * TILE + c + i * LANES) - peak;
+          const Vec weight = exp2_of(power) * one;
+          sum[i] += weight, high[i] = larger(high[i], weight);
+        }
+      }
+      SOFTMAP_UNROLL for (int i = 0; i < VECTORS; i++) {
+        store(column + c + i * LANES, sum[i]);
+        store(largest + c + i * LANES, high[i]);
+      }
+    }
+  }
+
+  static float largest_of_tile(const float* x) {
+    Vec high = load(x);
+    SOFTMAP_UNROLL for (int j = LANES; j < TILE; j += LANES) high = larger(high, load(x + j));
+    return largest_of(high);
   }
 };

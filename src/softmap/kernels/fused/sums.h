@@ -14,10 +14,21 @@
 class KeyCells {
   std::vector<int32_t> first_;
   std::vector<bool> whole_;
+  int width_ = 0;
+
+  // The width of all cells (the last may be narrower) where a tile is made of whole ones: a power of two; else 0.
+  static int width_of(const Job& job) {
+    const int64_t width = job.key_edges[1];
+    if (width >= TILE || (width & (width - 1))) return 0;
+    for (int64_t cell = 0; cell < job.cell_keys; cell++)
+      if (job.key_edges[cell] != cell * width) return 0;
+    return job.keys <= job.cell_keys * width ? int(width) : 0;
+  }
 
  public:
   explicit KeyCells(const Job& job) {
     if (!job.cell_sum) return;
+    width_ = width_of(job);
     int64_t cell = 0;
     for (int64_t key = 0; key < job.keys; key += TILE) {
       while (job.key_edges[cell + 1] <= key) cell++;
@@ -27,7 +38,34 @@ class KeyCells {
   }
   int32_t first(int64_t tile) const { return first_[tile]; }  // the cell of its first key
   bool whole(int64_t tile) const { return whole_[tile]; }     // whether all its keys are in that cell
+  int width() const { return width_; }                        // of each cell, where they divide a tile; else 0
 };
+
+// Neighbours as one, `width` of them: sums and maxima of a tile's keys become those of its cells.
+SOFTMAP_INLINE void fold(float* __restrict column, float* __restrict largest, int width) {
+  alignas(64) float sum[TILE / 2], max[TILE / 2];
+  const auto halve = [&](auto half) __attribute__((always_inline)) {
+    constexpr int count = decltype(half)::value;
+    for (int i = 0; i < count; i++) {
+      sum[i] = column[2 * i] + column[2 * i + 1];
+      max[i] = largest[2 * i] > largest[2 * i + 1] ? largest[2 * i] : largest[2 * i + 1];
+    }
+    std::memcpy(column, sum, count * sizeof(float)), std::memcpy(largest, max, count * sizeof(float));
+  };
+  if (width > 1) halve(std::integral_constant<int, TILE / 2>());
+  if (width > 2) halve(std::integral_constant<int, TILE / 4>());
+  if (width > 4) halve(std::integral_constant<int, TILE / 8>());
+  if (width > 8) halve(std::integral_constant<int, TILE / 16>());
+  if (width > 16) halve(std::integral_constant<int, TILE / 32>());
+}
+
+SOFTMAP_INLINE float sum_between(const float* x, int from, int to) {
+  Vec sum{};
+  for (; from + LANES <= to; from += LANES) sum += load(x + from);
+  float rest = 0;
+  for (; from < to; from++) rest += x[from];
+  return sum_of(sum) + rest;
+}
 
 // The row of cells that a query lies in.
 inline int64_t cell_row_of(const Job& job, int64_t query) {
@@ -46,6 +84,23 @@ struct Sums {
     const size_t at = size_t((cell_row - first_cell_row) * cell_keys + cell_key);
     cell_sum[at] += double(sum);
     cell_max[at] = std::max(cell_max[at], max);
+  }
+
+  // The sums and maxima of a tile's keys, which the edges of cells cut: each cell takes its part.
+  void add_cut(const Job& job, const KeyCells& cells, int64_t cell_row, int64_t tile, float* column, float* largest) {
+    const int64_t key0 = tile * TILE;
+    const int count = int(std::min<int64_t>(TILE, job.keys - key0));
+    int64_t cell = cells.first(tile);
+    if (const int width = cells.width()) {
+      fold(column, largest, width);
+      for (int i = 0; i * width < count; i++) add(cell_row, cell + i, column[i], largest[i]);
+      return;
+    }
+    for (int from = 0; from < count; cell++) {
+      const int to = int(std::min<int64_t>(count, job.key_edges[cell + 1] - key0));
+      add(cell_row, cell, sum_between(column, from, to), *std::max_element(largest + from, largest + to));
+      from = to;
+    }
   }
 
   void start(const Job& job, int64_t row0, int64_t row1, int64_t tile0, int64_t tile1) {

@@ -54,6 +54,7 @@ class Sweep {
       const TileRange range = tiles_of(job, row, std::min(job.queries, row + ROWS));
       max_tiles = std::max(max_tiles, range.last - range.first);
     }
+    if (job.seen) find_hidden();
   }
 
   void run() {
@@ -69,6 +70,16 @@ class Sweep {
   }
 
  private:
+  void find_hidden() {
+    packed.hidden.resize(size_t(packed.tiles) * TILE);
+    packed.some_hidden.assign(size_t(packed.tiles), false);
+    for (int64_t key = 0; key < packed.tiles * TILE; key++) {
+      const bool seen = key >= job.keys || job.seen[key];
+      packed.hidden[key] = seen ? 0.f : -INFINITY;
+      if (!seen) packed.some_hidden[size_t(key / TILE)] = true;
+    }
+  }
+
   void pack(int64_t first, int64_t count) {
     constexpr int64_t SHARE = 64;  // tiles of a task: a few are not worth a thread
     const int64_t shares = (packed.tiles + SHARE - 1) / SHARE;

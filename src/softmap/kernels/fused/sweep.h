@@ -26,6 +26,11 @@ struct Job {
   const float* sinks = nullptr;                     // (heads), or null
   const int64_t *start = nullptr, *stop = nullptr;  // (queries): query i may see keys start[i] to stop[i] alone
   int64_t offset = 0;                               // the key at which query 0 stands: where distances are counted from
+  const bool* seen = nullptr;                       // (keys): the keys that are not hidden from every query, or null
+
+  // Each row's logsumexp where it is known, in two parts that are taken off one by one; else null. Then the matrix may
+  // be a part of a larger one, weights are exp(scaled - high - low), and cells are all that is given.
+  const double *known_high = nullptr, *known_low = nullptr;  // (heads, queries), nats
 
   // Where a mask is more than start and stop, or there is a bias: writes what is to be added to the scaled scores of
   // these rows and keys (-inf: hidden) to out, `stride` numbers from row to row. Called from all threads.

@@ -1,0 +1,84 @@
+"""Each row's logsumexp as a kernel's own sweep gives it: what later passes of the same kernel take off the scores.
+
+Where a logsumexp is large, so are the scores, and each kernel rounds them in its own way: one that comes from elsewhere
+serves where it is small, or where a few rows that are swept anew have the same.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from softmap import kernels
+from softmap.kernels.contract import Known, Wanted
+from softmap.kernels.part import of_rectangle
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from softmap.kernels.contract import Problem
+
+REUSED = 30.0
+"""How large a logsumexp may be to serve other roundings: scores of this size round by 2e-6 at most."""
+HIGHEST = 1e9
+"""How large one may be to be kept as one number of float64, whose rounding is then still below float32's."""
+_SAMPLE = 64  # rows that are swept anew: a strip
+_KEEPING = threading.Lock()
+
+
+class SweptRows:
+    """The logsumexp of one head's rows, of which some are known.
+
+    Args:
+        problem: the head's matrix.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self._logsumexp = np.full(problem.shape[1], np.nan)  # NaN: not known
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of what is kept."""
+        return self._logsumexp.nbytes
+
+    def give(self, logsumexp: NDArray[np.float64], rows: range) -> None:
+        """Rows' logsumexp by whatever kernel, NaN where it is not known; what serves of it is kept."""
+        size = np.where(np.isfinite(logsumexp), np.abs(logsumexp), 0)
+        if size.max() > REUSED and not self._has_the_same(logsumexp, rows, int(size.argmax())):
+            logsumexp = np.where(size > REUSED, np.nan, logsumexp)
+        self._keep(rows, logsumexp)
+
+    def of(self, rows: range) -> Known | None:
+        """What is to be taken off these rows' scores; None where one number of float64 does not hold it."""
+        found = self._logsumexp[rows.start : rows.stop]
+        unknown = np.flatnonzero(np.isnan(found))
+        if len(unknown):
+            first, last = (rows.start + int(unknown[end]) for end in (0, -1))
+            self._keep(range(first, last + 1), self._swept(range(first, last + 1)))
+        empty = np.isneginf(found)
+        if not bool(((np.abs(found) <= HIGHEST) | empty).all()):
+            return None
+        high = found.astype(np.float32).astype(np.float64)
+        low = np.where(empty, 0, found) - np.where(empty, 0, high)
+        return Known(torch.from_numpy(high)[None], torch.from_numpy(low)[None])
+
+    def _has_the_same(self, logsumexp: NDArray[np.float64], rows: range, place: int) -> bool:
+        """Whether a sweep of some rows about that place gives the same, to what scores of `REUSED` round by."""
+        first = max(0, min(place, len(rows) - _SAMPLE))
+        some = slice(first, min(first + _SAMPLE, len(rows)))
+        own = self._swept(rows[some])
+        return bool(np.allclose(own, logsumexp[some], rtol=1e-9, atol=2e-6))
+
+    def _swept(self, rows: range) -> NDArray[np.float64]:
+        whole = of_rectangle(self.problem, rows, range(self.problem.shape[2]))
+        return kernels.sweep(whole, Wanted()).statistics.logsumexp[0].cpu().double().numpy()
+
+    def _keep(self, rows: range, found: NDArray[np.float64]) -> None:
+        """What is known stays as it is, so that passes made at any time agree."""
+        with _KEEPING:
+            own = self._logsumexp[rows.start : rows.stop]
+            own[:] = np.where(np.isnan(own), found, own)
