@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from softmap.matrix import AttentionMatrix
     from softmap.recorded.layer import Text
     from softmap.tokens import Tokens
+    from softmap.viewer.launch import View
+    from softmap.viewer.widget import MapWidget
     from softmap.words import Unit
 
 Where = str | int | tuple[int, int]
@@ -273,6 +275,22 @@ class Recording:
         from softmap.recorded.storage import save
 
         save(self, path)
+
+    def view(self, *, port: int = 0, layer: int | None = None, head: int | None = None) -> View | MapWidget:
+        """Show its map: in a notebook the widget, else a page in a browser, from a server that ends with Python.
+
+        Args:
+            port: where to serve the page, on 127.0.0.1; a free port unless given. A widget needs none.
+            layer: which layer to show first, by its number in the model; chosen unless given.
+            head: which head of it, counted from 0; chosen unless given.
+
+        Raises:
+            ParameterError: a port that is taken; no such layer or head.
+            RecordingError: a batch of several sequences.
+        """
+        from softmap.viewer import view
+
+        return view(self, port=port, layer=layer, head=head)
 
     def to_arrow(self) -> Any:
         """The statistics as a table of Apache Arrow: one row for each layer, head and token (docs/how-to/record.md).

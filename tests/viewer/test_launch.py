@@ -1,0 +1,123 @@
+"""Starting and ending a view in Python, and what its server does with too much and with what fails."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import subprocess
+import sys
+import threading
+import time
+import webbrowser
+
+import pytest
+from recorded.builders import make_recording
+from serving import get, make_view, send, token_of
+
+from softmap.errors import ParameterError, RecordingError
+from softmap.viewer import view as view_of
+from softmap.viewer.launch import View
+
+
+def test_view_is_served_until_it_is_closed():
+    with make_view() as shown:
+        assert shown.url == f"http://127.0.0.1:{shown.port}/?token={token_of(shown)}"
+        assert repr(shown) == f"View({shown.url!r})"
+        assert get(shown, "/ask/about")[0] == 200
+    assert repr(shown) == "View(closed)"
+    with pytest.raises(ConnectionRefusedError):
+        send(shown, "/")
+    shown.close()
+
+
+def test_view_listens_on_this_machine_alone():
+    with make_view() as shown:
+        for connection in shown._server.servers[0].sockets:
+            assert connection.getsockname()[0] == "127.0.0.1"
+
+
+def test_small_answers_are_sent_at_once():
+    # on a connection that stays open, the second of two answers would wait for an acknowledgment: 40 ms
+    with make_view() as shown, socket.create_connection(("127.0.0.1", shown.port)) as connection:
+        while not shown._server.server_state.connections:
+            time.sleep(0.01)
+        (accepted,) = shown._server.server_state.connections
+        own = accepted.transport.get_extra_info("socket")
+        assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert connection.getpeername()[1] == shown.port
+
+
+def test_port_is_the_one_that_is_asked_for():
+    with make_view() as other:
+        port = other.port
+    with View(make_recording(), port=port) as shown:
+        assert shown.port == port
+
+
+def test_port_that_is_taken_is_said_to_be_and_nothing_is_left_running():
+    with make_view() as other:
+        before = threading.active_count()
+        with pytest.raises(ParameterError, match=r"one that is free, got .*Leave it out"):
+            View(make_recording(), port=other.port)
+        assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("port", [-1, 65536, "80", True, 1.0])
+def test_no_port_is_refused(port):
+    with pytest.raises(ParameterError, match="port: expected a number from 0 to 65535"):
+        View(make_recording(), port=port)
+
+
+def test_batch_is_asked_for_one_of_its_sequences():
+    with pytest.raises(RecordingError, match=r"one sequence, got a batch of 2. Take one: rec.batch\(0\)"):
+        View(make_recording(batch=2))
+
+
+@pytest.mark.parametrize(("name", "options"), [("layer", {"layer": 5}), ("head", {"layer": 0, "head": 4})])
+def test_start_that_is_not_there_is_refused_and_nothing_is_left_running(name, options):
+    before = threading.active_count()
+    with pytest.raises(ParameterError, match=f"{name}: expected"):
+        View(make_recording(), **options)
+    assert threading.active_count() == before
+
+
+def test_nothing_is_left_of_a_view_that_was_closed():
+    before = threading.active_count()
+    for _ in range(3):
+        make_view().close()
+    gc.collect()
+    assert threading.active_count() == before
+
+
+def test_closing_does_not_wait_for_who_does_not_read():
+    with make_view(queries=300) as shown:
+        connection = socket.create_connection(("127.0.0.1", shown.port))
+        question = f"/ask/tile?layer=0&head=0&zoom=0&row=0&column=0&token={token_of(shown)}"
+        connection.sendall(f"GET {question} HTTP/1.1\r\nHost: 127.0.0.1:{shown.port}\r\n\r\n".encode() * 50)
+        time.sleep(0.3)
+        start = time.perf_counter()
+        shown.close()
+        assert time.perf_counter() - start < 1
+        connection.close()
+
+
+def test_browser_is_opened_on_the_address(monkeypatch):
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", lambda url: opened.append(url) or True)
+    with make_recording().view() as shown:
+        assert opened == [shown.url]
+        assert isinstance(shown, View)
+    with view_of(make_recording(), layer=1, head=2) as shown:
+        assert opened[1:] == [shown.url]
+
+
+def test_view_ends_with_python():
+    code = (
+        "import sys; sys.path.insert(0, 'tests')\n"
+        "from recorded.builders import make_recording\n"
+        "from softmap.viewer.launch import View\n"
+        "print(View(make_recording()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.startswith("View('http://127.0.0.1:")
+    assert done.stderr == ""
