@@ -6,8 +6,10 @@ import doctest
 import importlib.util
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -51,8 +53,22 @@ def test_commands_of_the_page_run_one_after_the_other(page, tmp_path, monkeypatc
             (script,) = (ROOT / argument for argument in arguments[:1])
             subprocess.run([sys.executable, script, *arguments[1:], "--steps", "2"], check=True)
             continue
+        if arguments[:1] == ["view"]:
+            look(arguments)
+            continue
         result = CliRunner().invoke(main, arguments)
         assert result.exit_code == 0, f"{command}\n{result.output}"
+
+
+def look(arguments: list[str]) -> None:
+    """Start the viewer, open what it prints, and end it as Ctrl-C does."""
+    command = [sys.executable, "-m", "softmap", *arguments, "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as viewer:
+        address = next(found[0] for line in viewer.stdout if (found := re.search(r"http://\S+", line)))
+        with urllib.request.build_opener(urllib.request.HTTPCookieProcessor()).open(address) as page:
+            assert "<title>softmap" in page.read().decode()
+        viewer.send_signal(signal.SIGINT)
+        assert viewer.wait(20) == 0
 
 
 def test_reference_of_the_command_line_is_what_help_says():
