@@ -1,0 +1,99 @@
+// The card beside the pointer: what is under it, in numbers and words.
+
+import { el } from "../dom.js";
+import { grouped, number, percent } from "../format.js";
+import { oneLine } from "./sides.js";
+
+const AWAY = 14; // pixels from the pointer
+
+/** @param {import("../types").App} app */
+export function createCard(app) {
+  const element = el("div", { className: "mapCard", hidden: true, "aria-hidden": "true" });
+
+  return {
+    element,
+    hide: () => void (element.hidden = true),
+    /**
+     * @param {import("../types").Pixel} pixel
+     * @param {boolean} block whether it stands for more than one weight
+     */
+    fill(pixel, block) {
+      element.replaceChildren(...(block ? tellBlock(app, pixel) : tellCell(app, pixel)));
+      element.hidden = false;
+    },
+    /**
+     * Put it near a point of the pane, and inside.
+     * @param {{x: number, y: number}} at
+     */
+    place({ x, y }) {
+      const room = /** @type {HTMLElement} */ (element.offsetParent);
+      if (!room) return;
+      const { offsetWidth: wide, offsetHeight: high } = element;
+      const left = x + AWAY + wide <= room.clientWidth ? x + AWAY : x - AWAY - wide;
+      const top = y + AWAY + high <= room.clientHeight ? y + AWAY : y - AWAY - high;
+      element.style.left = `${Math.max(4, Math.min(left, room.clientWidth - wide - 4))}px`;
+      element.style.top = `${Math.max(4, Math.min(top, room.clientHeight - high - 4))}px`;
+    },
+  };
+}
+
+/**
+ * @param {import("../types").App} app
+ * @param {import("../types").Pixel} pixel
+ */
+function tellCell({ say }, { at, mean }) {
+  if (!at) return [el("p", { className: "muted" }, say("unseen"))];
+  const facts = at.visible
+    ? [[say("weight"), percent(mean ?? at.weight)], [say("score"), number(at.score)], [say("scaled"), at.scaled === null ? "−∞" : number(at.scaled)]]
+    : [[say("weight"), say("unseen")], [say("score"), number(at.score)]];
+  return [
+    el("p", { className: "pair" }, el("b", {}, oneLine(at.query_label)), el("i", {}, "→"), el("b", {}, oneLine(at.key_label))),
+    el("p", { className: "facts" }, ...facts.map(([name, value]) => el("span", {}, el("i", {}, name), value))),
+    ...contexts({ say }, at),
+  ];
+}
+
+/**
+ * @param {import("../types").App} app
+ * @param {import("../types").Pixel} pixel
+ */
+function tellBlock({ say }, { rows, keys, at, max, mean }) {
+  const title = el("p", { className: "muted" }, say("map_block", { rows: range(rows), keys: range(keys) }));
+  if (!at || max === null || mean === null) return [title, el("p", { className: "muted" }, say("unseen"))];
+  return [
+    title,
+    el("p", { className: "pair" }, el("b", {}, oneLine(at.query_label)), el("i", {}, "→"), el("b", {}, oneLine(at.key_label))),
+    el(
+      "p",
+      { className: "facts" },
+      el("span", {}, el("i", {}, say("map_largest")), percent(max)),
+      el("span", {}, el("i", {}, say("map_mean")), percent(mean)),
+    ),
+    ...contexts({ say }, at),
+  ];
+}
+
+/**
+ * Both words with what stands beside them in their text.
+ * @param {Pick<import("../types").App, "say">} app
+ * @param {NonNullable<import("../types").Pixel["at"]>} at
+ */
+function contexts({ say }, at) {
+  const line = (/** @type {string} */ name, /** @type {[string, string, string]} */ [before, word, after], /** @type {number} */ place) =>
+    before || after
+      ? [el("p", { className: "context", title: say(name) }, el("small", {}, `:${place} `), el("span", {}, tail(before)), el("b", {}, oneLine(word)), el("span", {}, flat(after)))]
+      : [];
+  const [one, other] = [line("map_query", at.query_context, at.query), line("map_key", at.key_context, at.key)];
+  return at.query === at.key ? one : [...one, ...other];
+}
+
+/** @param {string} text */
+const flat = (text) => text.replace(/\s+/g, " ");
+
+/** @param {string} text */
+const tail = (text) => (text.length > 22 ? `…${flat(text).slice(-21)}` : flat(text));
+
+/** @param {[number, number]} stretch from one up to another */
+function range([from, stop]) {
+  return stop - from > 1 ? `${grouped(from)}–${grouped(stop - 1)}` : grouped(from);
+}
