@@ -8,9 +8,11 @@ import click
 
 from softmap import __version__
 from softmap.commands.explain import explain
+from softmap.commands.export import export
 from softmap.commands.info import info
 from softmap.commands.look import heads, top
 from softmap.commands.record import record
+from softmap.commands.view import view
 from softmap.errors import SoftmapError
 
 
@@ -39,5 +41,5 @@ def main(debug: bool) -> None:
     """Show which token attends to which inside a transformer, step by step."""
 
 
-for command in (explain, record, heads, top, info):
+for command in (explain, record, view, export, heads, top, info):
     main.add_command(command)

@@ -19,18 +19,20 @@ import { createToolbar } from "./toolbar.js";
  * Build the page inside an element.
  * @param {HTMLElement} root
  * @param {import("./types").Channel} channel
- * @param {{hash?: string, lang?: import("./types").Lang, onaddress?: (hash: string) => void}} [options]
+ * @param {{hash?: string, lang?: import("./types").Lang, onaddress?: (hash: string) => void, signal?: AbortSignal}} [options]
+ *   signal: aborted where the page is taken away, so that it leaves nothing behind
  * @returns {Promise<{app: import("./types").App, open: (hash: string) => void}>}
  */
 export async function mount(root, channel, options = {}) {
   root.classList.add("softmap");
   root.setAttribute("aria-busy", "true");
   const about = /** @type {import("./types").About} */ (await channel.ask("about", {}));
+  options.signal?.throwIfAborted();
   const exists = (/** @type {number} */ layer, /** @type {number} */ head) =>
     about.layers.some((each) => each.number === layer && head < each.heads);
   const usual = usualState(about, options.lang ?? "en");
   const store = createStore(address.read(options.hash ?? "", usual, exists));
-  const app = createApp(root, store, createData(channel, about));
+  const app = createApp(root, store, createData(channel, about), options.signal ?? new AbortController().signal);
 
   const search = createSearch(app);
   root.replaceChildren(
@@ -78,14 +80,16 @@ function usualState(about, lang) {
  * @param {HTMLElement} root
  * @param {import("./types").Store} store
  * @param {import("./types").Data} data
+ * @param {AbortSignal} ended
  */
-function createApp(root, store, data) {
+function createApp(root, store, data, ended) {
   const notice = el("p", { className: "notice", role: "alert", hidden: true });
   const system = matchMedia("(prefers-color-scheme: dark)");
   const app = {
     root,
     store,
     data,
+    ended,
     notice,
     pointer: createPointer(),
     /** @type {import("./types").App["say"]} */

@@ -102,7 +102,7 @@ export function createText(app) {
   draw();
   look();
   show();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw, { signal: app.ended });
   app.store.subscribe((_, changed) => {
     open();
     if (changed.has("lang")) draw();

@@ -166,6 +166,8 @@ export interface App {
   root: HTMLElement;
   store: Store;
   data: Data;
+  /** Aborted where the page is taken away: what listens outside of its root, listens until then. */
+  ended: AbortSignal;
   /** A text of the page in the chosen language, with {names} filled in. */
   say(name: string, values?: Record<string, string | number>): string;
   /** Show an error to the reader; one that was aborted is none. */

@@ -1,0 +1,310 @@
+// Answering from what an exported file holds: the page asks it as it asks a server (softmap/viewer/answers.py), and
+// matrices are computed from q and k where they are looked at. What is not held is said, never replaced.
+
+import { find } from "../find.js";
+import { fromHalf } from "../float16.js";
+import { cellOf, createHeld } from "../held.js";
+import * as lazy from "../lazy.js";
+import { say } from "../strings.js";
+import { stepsOf } from "../told.js";
+import { Refusal } from "./http.js";
+
+const FOUND = 1000; // units that a search gives
+
+/** @typedef {Record<string, string | number>} Params */
+/** @typedef {import("../types").Numbers} Numbers */
+/** @typedef {import("../held").Held} Held */
+/** @typedef {(params: Params, signal?: AbortSignal) => Promise<any>} Answer */
+
+/**
+ * @param {ReturnType<typeof import("../file.js").createPieces>} pieces
+ * @param {import("../types").Lang} lang of what it says of itself
+ * @returns {Promise<import("../types").Channel>}
+ */
+export async function fileChannel(pieces, lang) {
+  const held = await createHeld(pieces);
+  /** @type {(name: string, values?: Params) => Refusal} */
+  const refuse = (name, values = {}) =>
+    new Refusal({ message: `${say(lang, name, values)} ${say(lang, "file_hint")}`, hint: say(lang, "file_hint") });
+  const answers = { ...ofTexts(held), ...ofLayers(held, refuse), ...ofMaps(held, refuse, lang), ...ofRows(held, refuse, lang) };
+  return {
+    holds: holds(held, lang),
+    async ask(name, params, signal) {
+      signal?.throwIfAborted();
+      const answer = /** @type {Record<string, Answer>} */ (answers)[name];
+      if (!answer) throw new Refusal({ message: `A file answers no question called ${name}.` });
+      return answer(params, signal);
+    },
+  };
+}
+
+/**
+ * What a file holds, in words; nothing where it holds everything.
+ * @param {Held} held
+ * @param {import("../types").Lang} lang
+ */
+function holds(held, lang) {
+  const { whole, overviews } = held;
+  const total = held.about.layers.reduce((sum, layer) => sum + layer.heads, 0);
+  if (whole.length === total) return "";
+  const rest = overviews.filter((name) => !whole.includes(name));
+  const more = rest.length ? say(lang, "file_more", { names: some(rest) }) : "";
+  const values = { whole: whole.length, total, names: some(whole), more };
+  return say(lang, whole.length ? "file_holds" : "file_holds_none", values);
+}
+
+/** @param {string[]} names */
+function some(names) {
+  return names.length > 12 ? `${names.slice(0, 12).join(", ")}, …` : names.join(", ");
+}
+
+/**
+ * @param {Held} held
+ * @returns {Record<string, Answer>}
+ */
+function ofTexts(held) {
+  return {
+    about: async () => held.about,
+    async units({ of, words, start, stop }) {
+      const { labels, gaps, starts, special } = await held.units(String(of), Number(words) === 1);
+      const part = [Number(start), Number(stop)];
+      return {
+        labels: labels.slice(...part),
+        gaps: gaps.slice(...part),
+        starts: starts.slice(...part),
+        special: special.slice(...part),
+      };
+    },
+    async starts({ of, words }) {
+      const data = await held.starts(String(of), Number(words) === 1);
+      return { dtype: "int32", shape: [data.length], data };
+    },
+    async find({ of, words, text, start = 0 }) {
+      const inWords = Number(words) === 1;
+      const [{ labels }, read] = [await held.units(String(of), inWords), await held.text(String(of))];
+      const places = await held.placesOf(String(of), inWords);
+      const units = find(String(text), { text: read.text, places, labels }, inWords);
+      return { units: units.filter((unit) => unit >= Number(start)).slice(0, FOUND), total: units.length };
+    },
+  };
+}
+
+/**
+ * @param {Held} held
+ * @param {(name: string, values?: Params) => Refusal} refuse
+ * @returns {Record<string, Answer>}
+ */
+function ofLayers(held, refuse) {
+  return {
+    async thumbs({ layer }) {
+      return (await held.piece(`thumbs/${layer}`)) ?? thrown(refuse("file_no_thumbs", { layer }));
+    },
+    async roles({ layer }) {
+      return (await held.piece(`roles/${layer}`))?.data ?? thrown(refuse("file_no_roles", { layer }));
+    },
+    async received({ heads, words, sinks = "shown" }, signal) {
+      const pairs = String(heads).split(",").map(pair);
+      const [{ layer }, how] = [pairs[0], /** @type {lazy.Sinks} */ (sinks)];
+      const first = await held.head(layer, pairs[0].head);
+      const whole = how === "rescaled" ? await rescaled(pairs, signal) : await held.received(pairs);
+      if (!whole) throw refuse("file_no_received", pairs[0]);
+      const { keys } = await held.sides(layer, Number(words) === 1);
+      const seen = first ? lazy.seenKeys(first, how) : null;
+      const data = Float32Array.from({ length: keys.length - 1 }, (_, u) => {
+        const some = !seen || seen.subarray(keys[u], keys[u + 1]).some(Boolean);
+        return some ? sum(whole, keys[u], keys[u + 1]) : NaN;
+      });
+      return { dtype: "float32", shape: [data.length], data };
+    },
+    async matrix({ layer, words, sinks = "shown" }) {
+      const { heads } = held.layer(Number(layer));
+      const sides = await held.sides(Number(layer), Number(words) === 1);
+      const [rows, keys] = [sides.rows.length - 1, sides.keys.length - 1];
+      const data = new Float32Array(heads * rows * keys);
+      for (let head = 0; head < heads; head++) {
+        const own = await held.head(Number(layer), head);
+        if (!own) throw refuse("file_no_matrix", { layer });
+        for (let row = 0; row < rows; row++) {
+          const weights = lazy.unitRow(own, sides, row, 0, keys, /** @type {lazy.Sinks} */ (sinks));
+          data.set(weights, (head * rows + row) * keys);
+        }
+      }
+      return { dtype: "float32", shape: [heads, rows, keys], data };
+    },
+  };
+
+  /**
+   * What keys receive where the others are left out of the softmax: a sum over all rows.
+   * @param {{layer: number, head: number}[]} pairs
+   * @param {AbortSignal} [signal]
+   */
+  async function rescaled(pairs, signal) {
+    const pause = lazy.pauses(signal);
+    /** @type {Float64Array | null} */
+    let total = null;
+    for (const { layer, head } of pairs) {
+      const own = await held.head(layer, head);
+      if (!own) return null;
+      total ??= new Float64Array(own.keys);
+      await lazy.addRows(own, "rescaled", total, pause);
+    }
+    return total && total.map((value) => value / pairs.length);
+  }
+}
+
+/**
+ * @param {Held} held
+ * @param {(name: string, values?: Params) => Refusal} refuse
+ * @param {import("../types").Lang} lang
+ * @returns {Record<string, Answer>}
+ */
+function ofMaps(held, refuse, lang) {
+  return {
+    async tile(params, signal) {
+      const { layer, head } = params;
+      const [words, zoom] = [Number(params.words) === 1, Number(params.zoom)];
+      const [row, column] = [Number(params.row), Number(params.column)];
+      const [how, sinks] = [/** @type {lazy.How} */ (params.how), /** @type {lazy.Sinks} */ (params.sinks)];
+      const level = words ? null : await held.level(`${layer}.${head}`, how, sinks, zoom);
+      if (level) return cutOut(level, row, column);
+      const overview = held.overview(`${layer}.${head}`);
+      const own = await held.head(Number(layer), Number(head));
+      if (!own) {
+        const names = some([...new Set([...held.whole, ...held.overviews])]) || say(lang, "file_nothing");
+        if (!overview) throw refuse("file_no_tile", { layer, head, names });
+        const values = { layer, head, cell: 2 ** overview.zoom, hows: overview.hows.join(", ") };
+        throw refuse(zoom < overview.zoom ? "file_no_detail" : "file_no_overview", values);
+      }
+      if (overview && zoom >= overview.zoom) throw refuse("file_no_overview", { layer, head, hows: overview.hows.join(", ") });
+      const sides = await held.sides(Number(layer), words);
+      const block = lazy.blockUnder({ row, column, zoom }, sides);
+      const { shape, data } = await lazy.reduced(own, sides, block, { zoom, how, sinks }, lazy.pauses(signal));
+      return { dtype: "float16", shape, data: Uint16Array.from(data, lazy.toHalf) };
+    },
+    async pixel(params, signal) {
+      const [layer, head, zoom] = [Number(params.layer), Number(params.head), Number(params.zoom)];
+      const [row, column] = [Number(params.row), Number(params.column)];
+      const sinks = /** @type {lazy.Sinks} */ (params.sinks);
+      const sides = await held.sides(layer, Number(params.words) === 1);
+      const block = lazy.blockUnder({ row, column, zoom }, sides, 1);
+      const place = { rows: [block.top, block.bottom], keys: [block.left, block.right] };
+      const own = await held.head(layer, head);
+      if (!own) return { ...place, ...(await ofOverview()), at: null };
+      const { mean, max, at } = await lazy.summed(own, sides, block, sinks, lazy.pauses(signal));
+      const [top, left] = zoom === 0 ? [row, column] : (at ?? [-1, -1]);
+      const words = Number(params.words) === 1;
+      return { ...place, mean, max, at: top < 0 ? null : await cellOf(held, own, { layer, words, sinks, row: top, column: left }) };
+
+      /** What the overview says of a pixel, where it has that zoom. */
+      async function ofOverview() {
+        const known = { mean: /** @type {number | null} */ (null), max: /** @type {number | null} */ (null) };
+        for (const how of /** @type {lazy.How[]} */ (["mean", "max"])) {
+          const level = await held.level(`${layer}.${head}`, how, sinks, zoom);
+          const weight = level ? fromHalf(level.data[row * level.shape[1] + column]) : NaN;
+          if (!Number.isNaN(weight)) known[how] = weight;
+        }
+        return known;
+      }
+    },
+    async steps({ layer, head, query, key, words, lang: asked = "en" }) {
+      const own = await held.head(Number(layer), Number(head));
+      if (!own) throw refuse("file_no_steps", { layer, head, names: some(held.whole) || say(lang, "file_nothing") });
+      const cell = { layer: Number(layer), head: Number(head), query: Number(query), key: Number(key) };
+      return stepsOf(held, own, { ...cell, words: Number(words) === 1, lang: /** @type {import("../types").Lang} */ (asked) });
+    },
+  };
+}
+
+/**
+ * @param {Held} held
+ * @param {(name: string, values?: Params) => Refusal} refuse
+ * @param {import("../types").Lang} lang
+ * @returns {Record<string, Answer>}
+ */
+function ofRows(held, refuse, lang) {
+  /**
+   * @param {{layer: number, head: number}} place
+   * @param {lazy.Sides} sides
+   * @param {number} unit
+   * @param {lazy.Sinks} sinks
+   */
+  async function gives({ layer, head }, sides, unit, sinks) {
+    const own = await held.head(layer, head);
+    if (own) return lazy.unitRow(own, sides, unit, 0, sides.keys.length - 1, sinks);
+    const kept = await held.rows(layer, head, sides.rows[unit], sides.rows[unit + 1]);
+    if (!kept || sinks !== "shown") throw refuse("file_no_row", { layer, head, rows: held.rowsOf(layer, head).join(", ") || say(lang, "file_nothing") });
+    return Float64Array.from({ length: sides.keys.length - 1 }, (_, u) => sum(kept, sides.keys[u], sides.keys[u + 1]));
+  }
+
+  return {
+    async row({ heads, unit, words, direction = "gives", sinks = "shown" }, signal) {
+      const pairs = String(heads).split(",").map(pair);
+      const how = /** @type {lazy.Sinks} */ (sinks);
+      const pause = lazy.pauses(signal);
+      /** @type {Float64Array | null} */
+      let total = null;
+      for (const place of pairs) {
+        const sides = await held.sides(place.layer, Number(words) === 1);
+        const own = direction === "gives" ? null : await held.head(place.layer, place.head);
+        if (direction !== "gives" && !own) throw refuse("file_no_column", place);
+        const row = own ? await lazy.unitColumn(own, sides, Number(unit), how, pause) : await gives(place, sides, Number(unit), how);
+        total = total ? total.map((value, i) => plus(value, row[i])) : row;
+        await pause();
+      }
+      const data = Float32Array.from(/** @type {Float64Array} */ (total), (value) => value / pairs.length);
+      return { dtype: "float32", shape: [data.length], data };
+    },
+  };
+}
+
+/**
+ * A tile of a level that is held whole.
+ * @param {import("../file").Piece} level
+ * @param {number} row
+ * @param {number} column
+ * @returns {Numbers}
+ */
+function cutOut({ data, shape: [height, width] }, row, column) {
+  const [top, left] = [row * lazy.TILE, column * lazy.TILE];
+  const shape = [Math.max(0, Math.min(lazy.TILE, height - top)), Math.max(0, Math.min(lazy.TILE, width - left))];
+  const tile = new Uint16Array(shape[0] * shape[1]);
+  for (let y = 0; y < shape[0]; y++) {
+    const from = (top + y) * width + left;
+    tile.set(data.subarray(from, from + shape[1]), y * shape[1]);
+  }
+  return { dtype: "float16", shape, data: tile };
+}
+
+/** @param {string} text as in "3.1" */
+function pair(text) {
+  const [layer, head] = text.split(".").map(Number);
+  return { layer, head };
+}
+
+/**
+ * @param {ArrayLike<number>} values
+ * @param {number} from
+ * @param {number} to
+ */
+function sum(values, from, to) {
+  let total = 0;
+  for (let i = from; i < to; i++) total += values[i];
+  return total;
+}
+
+/**
+ * A sum in which NaN counts as 0, unless both are.
+ * @param {number} one
+ * @param {number} other
+ */
+function plus(one, other) {
+  return Number.isNaN(one) ? other : Number.isNaN(other) ? one : one + other;
+}
+
+/**
+ * @param {Refusal} refusal
+ * @returns {never}
+ */
+function thrown(refusal) {
+  throw refusal;
+}
