@@ -7,7 +7,7 @@ import pytest
 
 import softmap
 from softmap import masks
-from softmap.language import describe_mask
+from softmap.language import describe_mask, describe_step_2
 from softmap.mechanism import Steps
 from softmap.narrative import Grid, Strips, narrate, percent, write
 from softmap.telling import Added
@@ -432,3 +432,11 @@ def test_strip_spans_nearly_all_of_its_numbers_and_outliers_stay_outside():
     values[0, :500] = 1.0
     values[0, 0] = 1000.0
     assert Strips("q", "q", ("a",), values, 0).span == pytest.approx(1.0)
+
+
+def test_bias_of_rows_that_see_nothing_is_told_without_numbers():
+    q, bias = np.ones((1, 2, 4), np.float32), softmap.biases.alibi([0.5])
+    m = softmap.AttentionMatrix(q, q, mask=masks.from_function(lambda query, key: key < query), bias=bias)
+    nothing, something = (describe_step_2(m[0].steps(rows=[row]), Added(bias=bias), 2, "en")[1] for row in (0, 1))
+    assert "a bias is added, a number for each distance between query and key." in nothing
+    assert "(here from -0.50 to -0.50)" in something

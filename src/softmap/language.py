@@ -150,6 +150,10 @@ SENTENCES: dict[str, dict[str, str]] = {
         "en": "Then a bias is added, {kind} (here from {low} to {high}).",
         "zh": "再加上偏置，{kind}（这里从 {low} 到 {high}）。",
     },
+    "bias_unseen": {
+        "en": "Then a bias is added, {kind}.",
+        "zh": "再加上偏置，{kind}。",
+    },
     "bias_of_distances": {
         "en": "a number for each distance between query and key",
         "zh": "查询与键之间每种距离一个数",
@@ -325,6 +329,8 @@ def _describe_bias(steps: Steps, added: Added, language: str) -> str:
     capped: Any = steps.scores * steps.scale
     capped = capped if added.softcap is None else added.softcap * np.tanh(capped / added.softcap)
     numbers = (steps.scaled - capped)[np.isfinite(steps.scaled)]
+    if not numbers.size:  # the rows that are told see nothing
+        return say(language, "bias_unseen", kind=kind)
     return say(language, "bias", kind=kind, low=f"{numbers.min():.2f}", high=f"{numbers.max():.2f}")
 
 

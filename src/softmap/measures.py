@@ -6,7 +6,7 @@ tokens from tiles of them: memory is linear in the number of tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -115,12 +115,15 @@ class _Weights:
         return scaled.sub_(logsumexp.expand(scaled.shape)).exp_()
 
 
-def measure(layer: RecordedLayer, keys: Tokens | None) -> tuple[dict[str, Score], list[str]]:
+def measure(
+    layer: RecordedLayer, keys: Tokens | None, pause: Callable[[], None] = lambda: None
+) -> tuple[dict[str, Score], list[str]]:
     """The scores that a layer has, by name, and why it lacks others.
 
     Args:
         layer: the layer.
         keys: the tokens that its keys are; None where they are none, or not known.
+        pause: called between tiles; what it raises ends the work.
     """
     sight = Sight(layer.mask, *layer.shape[1:])
     aligned = _is_aligned(layer)
@@ -135,7 +138,7 @@ def measure(layer: RecordedLayer, keys: Tokens | None) -> tuple[dict[str, Score]
         weights = _Weights(layer)
         scores |= _of_neighbours(weights, sight)
         if keys is not None:
-            scores |= _of_repeats(weights, sight, keys)
+            scores |= _of_repeats(weights, sight, keys, pause)
     if keys is None:
         why = "keys are no tokens of a text" if layer.keys_of is None else "the text is not in the recording"
         missing.append(f"{why}: no special, same, induction")
@@ -236,7 +239,7 @@ def _diagonal(
     return _numbers(weights.at(rows, rows + offset)).sum(1), number
 
 
-def _of_repeats(weights: _Weights, sight: Sight, tokens: Tokens) -> dict[str, Score]:
+def _of_repeats(weights: _Weights, sight: Sight, tokens: Tokens, pause: Callable[[], None]) -> dict[str, Score]:
     """What lies on other occurrences of a token, and on the tokens after its earlier ones; special tokens do not count.
 
     Equal tokens are put next to each other, and taken as tiles: a strip of rows with all occurrences of the tokens in it.
@@ -249,6 +252,7 @@ def _of_repeats(weights: _Weights, sight: Sight, tokens: Tokens) -> dict[str, Sc
     order = order[(count[token[order]] > 1) & ~special[order]]
     totals, numbers = np.zeros((2, heads)), np.zeros((2, queries), dtype=np.int64)
     for rows, occurrences in _strips(token[order], heads):
+        pause()
         row = order[rows, None]
         for kind, after in enumerate((0, 1)):
             key = order[occurrences] + after

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from softmap.recorded import RecordedLayer, Recording
     from softmap.recorded.layer import Kind, Part
+    from softmap.tokens import Tokens
 
     Numbers = np.ndarray[Any, Any]
 
@@ -230,13 +231,21 @@ def heads(rec: Recording, progress: Callable[[int, int], None] = lambda done, to
     layers, reasons = [], dict[str, list[int]]()
     for place, layer in enumerate(rec.layers):
         number = place if layer.number is None else layer.number
-        scores, missing = measure(layer, None if layer.keys_of is None else getattr(rec, layer.keys_of))
-        layers.append(_named(number, layer, scores))
+        found, missing = layer_heads(number, layer, None if layer.keys_of is None else getattr(rec, layer.keys_of))
+        layers.append(found)
         for reason in missing:
             reasons.setdefault(reason, []).append(number)
         progress(place + 1, len(rec.layers))
     read = next((text for text in (rec.tokens, rec.target) if text is not None), None)
     return HeadTable(rec.origin.model, None if read is None else len(read), tuple(layers), _notes(rec, reasons))
+
+
+def layer_heads(
+    number: int, layer: RecordedLayer, keys: Tokens | None, pause: Callable[[], None] = lambda: None
+) -> tuple[LayerHeads, list[str]]:
+    """What the heads of one layer do, and why it lacks scores; the arguments are `measure`'s."""
+    scores, missing = measure(layer, keys, pause)
+    return _named(number, layer, scores), missing
 
 
 def _named(number: int, layer: RecordedLayer, scores: Mapping[str, Score]) -> LayerHeads:

@@ -239,3 +239,40 @@ class TestParameters:
                 "hint": "Do w.",
             }
         }
+
+
+def test_what_takes_long_rests_while_something_else_is_answered():
+    steps, quick, over = [], threading.Event(), threading.Event()
+
+    class Both:
+        def ask(self, name, params, cancelled):
+            if name == "tile":
+                quick.set()
+                before = len(steps)
+                time.sleep(0.2)
+                return {"steps meanwhile": len(steps) - before}
+            while not over.is_set():
+                if cancelled():
+                    raise CancelledError
+                steps.append(1)
+                time.sleep(0.002)
+            return {}
+
+        def takes_long(self, name, params):
+            return name == "roles"
+
+        def prepare(self, cancelled):
+            return False
+
+    worker = Worker(Both())
+    long = worker.submit("roles", {})
+    while not steps:
+        time.sleep(0.001)
+    meanwhile = worker.submit("tile", {}).result(SOON)["steps meanwhile"]
+    gone_on = len(steps)
+    while len(steps) == gone_on:
+        time.sleep(0.001)
+    over.set()
+    assert long.result(SOON) == {}
+    assert meanwhile <= 2
+    worker.close()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from softmap.errors import ParameterError
+from softmap.writing import written
 
 if TYPE_CHECKING:
     from softmap.story import Story
@@ -31,18 +31,8 @@ def save(story: Story, path: str | os.PathLike[str], kind: str | None = None) ->
         raise ParameterError(
             "path", f"a file name that ends in {known}", repr(str(target)), "Rename it, as in story.html."
         )
-    target = target.resolve()  # a link stays a link
-    if target.exists() and not target.is_file():  # a pipe or a device: nothing to replace
-        _write(story, target, kind)
-        return
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
-        _write(story, draft, kind)
-        draft.replace(target)
-    except OSError as error:
-        raise type(error)(error.errno, error.strerror, str(path)) from error  # not the draft's name
-    finally:
-        draft.unlink(missing_ok=True)
+    with written(target) as place:
+        _write(story, place, kind)
 
 
 def _write(story: Story, path: Path, kind: str) -> None:

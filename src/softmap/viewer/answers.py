@@ -171,10 +171,10 @@ class Answers:
         found = overview.thumbs(self._recording.layers[place], self._tiles.sight(place, "shown"))
         return _numbers(found, np.float16)
 
-    def _roles_of(self, read: Parameters, _: Cancelled) -> Answer:
+    def _roles_of(self, read: Parameters, cancelled: Cancelled) -> Answer:
         place = self._place(read)
         if place not in self._roles:
-            self._roles[place] = overview.roles(self._recording, place)
+            self._roles[place] = overview.roles(self._recording, place, cancelled)
         return self._roles[place]
 
     # ---- the map

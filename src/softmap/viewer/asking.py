@@ -1,13 +1,15 @@
 """Questions that wait for an answer: one thread computes them, another those that take long.
 
 What was asked last is answered first, for that is what the reader looks at now. Who asks the same at the same time shares
-one computation, and who has gone is not computed for. While nobody asks, the first thread prepares what may come next.
+one computation, and who has gone is not computed for. What takes long rests while the first thread computes, so that a
+tile has the processor to itself. While nobody asks, the first thread prepares what may come next.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
 from functools import partial
@@ -22,6 +24,9 @@ WAITING = 256
 """Questions that wait in a line, at most."""
 QUIET = 0.1
 """Seconds without a question after which something is prepared: between two of a page there are fewer."""
+
+PAUSE = 0.005
+"""Seconds after which what takes long looks again whether it may go on."""
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +66,16 @@ class Worker:
         Raises:
             BusyError: too many questions wait.
         """
-        line = self._later if self._answers.takes_long(name, params) else self._soon
-        return line.submit((name, *sorted(params.items())), partial(self._answers.ask, name, dict(params)))
+        key, ask = (name, *sorted(params.items())), partial(self._answers.ask, name, dict(params))
+        if self._answers.takes_long(name, params):
+            return self._later.submit(key, lambda cancelled: ask(partial(self._rest, cancelled)))
+        return self._soon.submit(key, ask)
+
+    def _rest(self, cancelled: Callable[[], bool]) -> bool:
+        """Wait while something is asked that does not take long; then whether nobody waits for this any more."""
+        while self._soon.is_answering and not cancelled():
+            time.sleep(PAUSE)
+        return cancelled()
 
     def close(self) -> None:
         """Answer nothing more: what waits is cancelled, and what is being computed ends at its next strip."""
@@ -132,6 +145,11 @@ class _Line:
             job.cancel()
         if threading.current_thread() is not self._thread:
             self._thread.join()
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether something is computed that was asked for, or waits for it."""
+        return self._running is not None or bool(self._jobs)
 
     def _same(self, key: Any) -> _Job | None:
         there = [*self._jobs, *([self._running] if self._running else [])]

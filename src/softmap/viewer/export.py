@@ -22,7 +22,7 @@ from softmap.errors import ParameterError, RecordingError
 from softmap.viewer.held import Holding, Place
 from softmap.viewer.pieces import Pieces
 from softmap.viewer.texts import Texts, holding
-from softmap.viewer.writing import written
+from softmap.writing import written
 
 if TYPE_CHECKING:
     from softmap.recorded import Recording

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from softmap.mechanism import PAGE
 from softmap.shares import POSITIONAL, choose, tellable
+from softmap.viewer.sight import never, stop_if
 from softmap.words import printable
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from softmap.matrix import Cells
     from softmap.recorded import RecordedLayer, Recording
-    from softmap.viewer.sight import Sight
+    from softmap.viewer.sight import Cancelled, Sight
     from softmap.viewer.texts import Texts
 
     Numbers = np.ndarray[Any, Any]
@@ -165,17 +165,16 @@ def _looks(layer: RecordedLayer, texts: Texts) -> Float[Numbers, " heads"] | Non
     return looks
 
 
-def roles(recording: Recording, place: int) -> dict[str, Any]:
+def roles(recording: Recording, place: int, cancelled: Cancelled = never) -> dict[str, Any]:
     """What each head of a layer does, as `softmap.heads`; a score that is missing is None."""
-    from softmap.roles import NAMED_BY, SCORES, heads
+    from softmap.roles import NAMED_BY, SCORES, layer_heads
 
-    (sequence,) = recording.sequences
-    number = recording.numbers[place]
-    layer = replace(sequence.layers[place], number=number)
-    alone = replace(recording, sequences=(replace(sequence, layers=(layer,)),), others=())
+    layer = recording.layers[place]
+    keys = None if layer.keys_of is None else getattr(recording, layer.keys_of)
+    found, _ = layer_heads(recording.numbers[place], layer, keys, lambda: stop_if(cancelled))
 
     def told() -> Iterator[dict[str, Any]]:
-        for head in heads(alone).rows:
+        for head in found.heads:
             scores = {name: _number(getattr(head, name)) for name in SCORES}
             score = None if head.role is None else scores[NAMED_BY[head.role]]
             yield {"head": head.head, "role": head.role, "score": score, "scores": scores}

@@ -31,7 +31,7 @@ from softmap.viewer.sight import Sight
 from softmap.viewer.sources import Tokens
 from softmap.viewer.texts import Texts
 from softmap.viewer.tiles import SINKS, Tiles, Which
-from softmap.viewer.writing import written
+from softmap.writing import written
 
 if TYPE_CHECKING:
     from jaxtyping import Float
