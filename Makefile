@@ -9,7 +9,7 @@ NPM := PATH="$(CURDIR)/$(BIN):$$PATH" npm --silent
 CPP := $(wildcard src/softmap/kernels/fused/*.cpp src/softmap/kernels/fused/*.h tests/native/*.cpp tests/native/*.h)
 KERNEL := CMakeLists.txt $(filter src/%,$(CPP))
 
-.PHONY: demo test test-slow test-browser sanitize neon lint format page docs bench bench-quick pictures clean
+.PHONY: demo test test-slow test-browser sanitize neon lint format page docs bench bench-quick pictures screenshots clean
 
 demo: .venv/.demo  ## set up, and explain "I love learning" on the bundled model
 	$(BIN)/softmap explain "I love learning"
@@ -56,6 +56,7 @@ bench: .venv/.dev  ## the figures of docs/performance.md, on a machine that does
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.long --plot
 	$(BIN)/python -m benchmarks.record
+	$(BIN)/python -m benchmarks.viewer
 
 bench-quick: .venv/.dev  ## their smallest sizes alone
 	$(BIN)/python -m benchmarks.startup
@@ -64,11 +65,16 @@ bench-quick: .venv/.dev  ## their smallest sizes alone
 	$(BIN)/python -m benchmarks.sweep --quick
 	$(BIN)/python -m benchmarks.long --quick
 	$(BIN)/python -m benchmarks.record --quick
+	$(BIN)/python -m benchmarks.viewer --quick
 
 pictures: .venv/.dev  ## the pictures and generated pages of the documentation, and the golden files of the tests
 	$(BIN)/python scripts/make_docs.py
 	$(BIN)/python scripts/make_models_table.py
 	$(BIN)/python tests/golden/update.py
+
+screenshots: .venv/.dev page  ## the documentation's pictures of the map, and its notebook
+	$(BIN)/python -m scripts.make_screenshots
+	$(BIN)/python scripts/make_notebook.py
 
 .venv/.venv:
 	$(PYTHON) -m venv .venv

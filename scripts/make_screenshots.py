@@ -1,4 +1,4 @@
-"""Take the documentation's pictures of the map: python scripts/make_screenshots.py
+"""Take the documentation's pictures of the map: python -m scripts.make_screenshots
 
 It needs Chromium. Three words, a paragraph, and 65,536 tokens read by a small Llama with random weights.
 """
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from make_small_llama import a_text, make_tokenizer
 from playwright.sync_api import sync_playwright
+from scripts.make_small_llama import a_text, make_tokenizer
 from transformers import LlamaConfig, LlamaModel
 
 import softmap

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from by_hand import by_hand, random_qkv
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from softmap import AttentionMatrix, biases, kernels, masks
 from softmap.kernels import fused, strips
 from softmap.kernels.contract import Problem, Wanted
-from softmap.matrix.blocks import Rectangle, cells_of, visible_cells
+from softmap.matrix.blocks import Rectangle, cells_of
 
 compiled = pytest.mark.skipif(not fused.available(), reason=fused.missing())
 RANDOM = np.random.default_rng(3)
@@ -77,27 +76,6 @@ def test_cells_of_any_rectangle_are_those_of_the_dense_weights(name, added, kern
             np.testing.assert_allclose(have, pooled(dense[heads], rectangle, reduce), rtol=2e-5, atol=1e-7)
 
     check()
-
-
-@pytest.mark.parametrize("name", MASKS)
-@settings(max_examples=25, deadline=None)
-@given(rows=sides, keys=sides, down=sizes, across=sizes)
-def test_a_cell_is_visible_where_any_pair_in_it_is(name, rows, keys, down, across):
-    q, k, _ = random_qkv(queries=QUERIES, keys=KEYS, d_k=2)
-    m = AttentionMatrix(q, k, mask=MASKS[name])
-    rectangle = Rectangle(side_of(rows, QUERIES), side_of(keys, KEYS), down, across)
-    got = visible_cells(m._lookup, rectangle)
-    assert got.dtype == torch.bool
-    np.testing.assert_array_equal(got, pooled(seen_by(MASKS[name])[None], rectangle, np.logical_or)[0])
-
-
-def test_visible_cells_of_a_long_text_hold_no_booleans_of_its_pairs(monkeypatch):
-    monkeypatch.setattr(masks.base.Mask, "strip", lambda *_: pytest.fail("asked for booleans"))
-    n = 131_072
-    mask = masks.causal() & masks.padding(np.arange(n) % 1000 != 7)
-    m = AttentionMatrix(*np.zeros((2, n, 1), np.float32), mask=mask)
-    got = visible_cells(m._lookup, Rectangle(range(n), range(n), 512, 512))
-    np.testing.assert_array_equal(got, np.tri(256, dtype=bool))
 
 
 # What is known of rows

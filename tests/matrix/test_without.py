@@ -9,7 +9,6 @@ from by_hand import by_hand, random_qkv
 from softmap import AttentionMatrix, biases, masks
 from softmap.errors import ParameterError
 from softmap.kernels import fused
-from softmap.matrix.blocks import Rectangle, visible_cells
 from softmap.matrix.without import without
 
 TIGHT = {"rtol": 2e-5, "atol": 1e-7}
@@ -95,13 +94,3 @@ def test_statistics_of_hidden_keys_are_refused_and_of_rescaled_ones_given():
     assert "blocks" in told.value.hint
     received = without(whole, (0,), rescaled=True).received()
     np.testing.assert_allclose(received, dense(q, k, (0,), True).sum(1), **TIGHT)
-
-
-@both
-def test_cells_of_keys_out_of_sight_are_not_visible(rescaled):
-    q, k, _ = random_qkv(queries=N, keys=N)
-    m = without(AttentionMatrix(q, k, mask=masks.causal()), (0, *range(32, 64)), rescaled)
-    got = visible_cells(m._lookup, Rectangle(range(N), range(N), 32, 32))
-    assert got[:, 1].tolist() == [False] * 5
-    assert got[0].tolist() == [True, False, False, False, False]
-    assert got[4].tolist() == [True, False, True, True, True]

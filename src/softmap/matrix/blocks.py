@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import numpy as np
 import torch
 
 from softmap import kernels
-from softmap.kernels import cells_in
 from softmap.kernels.contract import Cell, Cells, Wanted
 from softmap.kernels.part import of_rectangle
-from softmap.matrix.lookup import STRIP
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jaxtyping import Bool
-    from torch import Tensor
-
-    from softmap.kernels.contract import Problem
     from softmap.matrix.lookup import Lookup
 
 How = Literal["sum", "max"]
@@ -70,40 +63,3 @@ def _of_head(lookup: Lookup, head: int, rectangle: Rectangle) -> Cells:
         assert known is not None
     some = of_rectangle(problem, rectangle.rows, rectangle.keys)
     return kernels.cells(some, Cell(rectangle.row_cell, rectangle.key_cell), known, kernel)
-
-
-def visible_cells(lookup: Lookup, rectangle: Rectangle) -> Bool[Tensor, "down across"]:
-    """Which cells hold at least one pair of a query and a key that it may see, by the mask; on the CPU."""
-    some = of_rectangle(lookup.problem, rectangle.rows, rectangle.keys)
-    if some.spans.exact or some.seen is not None:
-        return _from_spans(some, rectangle)
-    return _from_strips(some, rectangle)
-
-
-def _from_spans(problem: Problem, rectangle: Rectangle) -> Bool[Tensor, "down across"]:
-    """Each row sees from its first key to its last; what lies between is seen where any of its keys is."""
-    keys = problem.shape[2]
-    seen = np.arange(keys) if problem.seen is None else np.flatnonzero(problem.seen.numpy())
-    first, stop = (np.searchsorted(seen, ends.numpy()) for ends in problem.spans[:2])  # places among those seen
-    (row,) = np.nonzero(first < stop)
-    down, across = rectangle.shape
-    left, right = (seen[places[row]] // rectangle.key_cell for places in (first, stop - 1))
-    top = row // rectangle.row_cell * (across + 1)  # one cell more, where the last ones of a row of cells end
-    opened, closed = (np.bincount(top + edge, minlength=down * (across + 1)) for edge in (left, right + 1))
-    covered = (opened - closed).reshape(down, across + 1).cumsum(1)[:, :-1] > 0
-    covered[:, np.bincount(seen // rectangle.key_cell, minlength=across) == 0] = False
-    return torch.from_numpy(covered)
-
-
-def _from_strips(problem: Problem, rectangle: Rectangle) -> Bool[Tensor, "down across"]:
-    """The mask's booleans, one strip of rows at a time."""
-    _, queries, keys = problem.shape
-    cell = Cell(rectangle.row_cell, rectangle.key_cell)
-    found = torch.zeros(rectangle.shape, dtype=torch.bool, device="cpu")
-    for rows in cells_in.strips(queries, cell.rows, STRIP // keys):
-        own = cells_in.from_edge(problem.spans.key_range(rows), cell.keys)
-        if own:
-            part = cells_in.reduce(problem.mask.strip(rows, own).to(torch.uint8), cell, torch.amax) > 0
-            top, left = rows.start // cell.rows, own.start // cell.keys
-            found[top : top + part.shape[0], left : left + part.shape[1]] |= part
-    return found

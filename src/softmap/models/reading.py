@@ -1,4 +1,4 @@
-"""What a model is given to read while it is recorded: token ids and which of them are real, run by run."""
+"""What a model is given while it is recorded: token ids and which of them are real, run by run; and pictures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PreTrainedModel
+
+from softmap.models.pictures import Seen
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
@@ -27,6 +29,7 @@ BATCHED = [
     "input_values",
 ]
 """Arguments whose first axis counts sequences."""
+OF_PICTURES = ("pixel_values", "image_grid_thw", "spatial_shapes", "image_sizes")
 
 
 @dataclass(eq=False)
@@ -70,6 +73,7 @@ class Reader:
     Attributes:
         tokens: what it reads; of an encoder-decoder, its encoder.
         target: what an encoder-decoder's decoder reads.
+        seen: the runs that were given pictures.
         failed: whether a run ended with an exception.
     """
 
@@ -77,6 +81,7 @@ class Reader:
     encoder_decoder: bool
     tokens: Read = field(default_factory=Read)
     target: Read = field(default_factory=Read)
+    seen: list[Seen] = field(default_factory=list)
     failed: bool = False
     _depth: int = 0
 
@@ -101,6 +106,8 @@ class Reader:
         batch = next((len(given[name]) for name in BATCHED if isinstance(given.get(name), torch.Tensor)), None)
         self.recorder.begin_run(batch)
         self._read(given)
+        if isinstance(given.get("pixel_values"), torch.Tensor):
+            self.seen.append(Seen(module.config, {name: given.get(name) for name in OF_PICTURES}))
 
     def _after(self, module: Any, args: Any, output: Any) -> None:
         if not self.recorder.is_elsewhere():

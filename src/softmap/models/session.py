@@ -16,6 +16,7 @@ from softmap.decoding import tokens_of_ids
 from softmap.errors import ModelError, ParameterError, RecordingError
 from softmap.models.interface import calls_interface, find_others, standing_in
 from softmap.models.keeping import Keeping, keep
+from softmap.models.pictures import normalisation_of, pictures_of, that_fit
 from softmap.models.reading import Reader
 from softmap.models.recorder import Recorder
 from softmap.recorded import Origin, RecordedLayer, RecordedSequence, Recording
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from softmap.models.growing import Growing
     from softmap.models.load import LoadedModel
+    from softmap.recorded import Picture
     from softmap.recorded.layer import Text
     from softmap.recorded.storage import Writer
     from softmap.tokens import Tokens
@@ -75,11 +77,13 @@ class Session:
             if number not in self.done and self._kept(number):
                 self.done[number] = self._recorded(number, key, layers)
         batch = len(next(iter(self.recorder.layers.values())))
+        pictures = self._pictures(batch)
         sequences = tuple(
             RecordedSequence(
                 layers=tuple(layers[item] for _, layers in sorted(self.done.items())),
                 tokens=self._tokens(item),
                 target=self._target(item),
+                pictures=tuple(pictures[item]),
             )
             for item in range(batch)
         )
@@ -149,6 +153,15 @@ class Session:
         read = self.reader.target
         return tokens_of_ids(read.of(item), self.loaded.tokenizer) if self._count("target", item) else None
 
+    def _pictures(self, batch: int) -> list[list[Picture]]:
+        """The pictures of each sequence, where one run of the model saw them all."""
+        if len(self.reader.seen) != 1:
+            return [[] for _ in range(batch)]
+        read, loaded = self.reader.tokens, self.loaded
+        texts = [read.of(item) for item in range(batch)] if read.ids and batch == len(read.ids[0]) else []
+        normalisation = normalisation_of(loaded.tokenizer, loaded.name)
+        return pictures_of(self.reader.seen[0], loaded.model, texts, batch, normalisation)
+
     def _check_seen(self) -> None:
         """Refuse a run of which some attention was not seen, rather than leave it out."""
         name = self.loaded.name
@@ -187,10 +200,14 @@ class Session:
 
 
 def _with_its_texts(sequence: RecordedSequence) -> RecordedSequence:
-    """A sequence with the texts that some of its layers have as queries or keys: others do not cover what was run."""
+    """A sequence with the texts that some of its layers have as queries or keys: others do not cover what was run.
+
+    Likewise with the places of its pictures.
+    """
     of = {text for layer in sequence.layers for text in (layer.queries_of, layer.keys_of)}
     return replace(
         sequence,
         tokens=sequence.tokens if "tokens" in of else None,
         target=sequence.target if "target" in of else None,
+        pictures=that_fit(sequence.pictures, sequence.layers),
     )

@@ -5,7 +5,7 @@ export const en = {
   map_name: "Attention map of layer {layer}, head {head}: {rows} queries by {keys} keys.",
   map_keys:
     "Arrows move the held cell, Shift and arrows the map, plus and minus zoom, 0 shows all, Home and End go along the row, brackets change the head, Enter explains the cell.",
-  map_pixel: "1 pixel = {side} × {side} weights",
+  map_pixel: "1 pixel = {side} × {side}",
   map_previous: "Head before ([)",
   map_next: "Next head (])",
   map_in: "Zoom in (+)",
@@ -33,7 +33,7 @@ export const zh = {
   map_title: "第 {layer} 层 · 头 {head}",
   map_name: "第 {layer} 层第 {head} 头的注意力图：{rows} 个查询，{keys} 个键。",
   map_keys: "方向键移动固定的格子，Shift 加方向键移动图，加减号缩放，0 显示全图，Home 和 End 到行首行尾，方括号换头，Enter 解释该格子。",
-  map_pixel: "1 像素 = {side} × {side} 个权重",
+  map_pixel: "1 像素 = {side} × {side}",
   map_previous: "上一个头 ([)",
   map_next: "下一个头 (])",
   map_in: "放大 (+)",
