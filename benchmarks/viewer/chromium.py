@@ -27,9 +27,9 @@ WATCH = """
 })();
 """
 SCRIPTS = {
-    r"require(\\.min)?\\.js": "requirejs/require.js",
-    r"d3/.*/d3\\.min": "d3/dist/d3.min.js",
-    r"jquery/.*/jquery\\.min": "jquery/dist/jquery.min.js",
+    r"require(\.min)?\.js": "requirejs/require.js",
+    r"d3/.*/d3\.min": "d3/dist/d3.min.js",
+    r"jquery/.*/jquery\.min": "jquery/dist/jquery.min.js",
 }
 """What bertviz loads from elsewhere, and where npm puts it."""
 

@@ -49,7 +49,7 @@ def attention(weights: Weights, tokens: list[str]) -> str:
 
     shown: list[Any] = []
     IPython.display.display = lambda *pieces, **_: shown.extend(pieces)
-    inspectus.attention(weights, tokens)
+    inspectus.attention(weights, [token.replace("#", "") for token in tokens])  # a ## leaves its page blank
     return "".join(piece.data for piece in shown)
 
 
