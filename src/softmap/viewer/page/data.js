@@ -3,6 +3,8 @@
 import { unitsOf } from "./units.js";
 
 const KEPT_BYTES = 48 << 20; // of all tiles and rows
+const PATIENCE = 500; // ms for which they wait for the map
+const BEHIND = new Set(["thumbs", "roles"]); // one at a time, so that what is looked at finds a connection
 const REMEMBERED = new Set(["tile", "row", "received", "thumbs", "roles", "matrix", "starts", "units"]);
 
 /**
@@ -15,13 +17,33 @@ export function createData(channel, about) {
   /** @type {Map<string, import("./types").Units>} */
   const units = new Map();
 
+  let mapIsThere = () => {};
+  let last = Promise.race([
+    new Promise((resolve) => (mapIsThere = () => resolve(undefined))),
+    new Promise((resolve) => setTimeout(resolve, PATIENCE)),
+  ]);
+  /**
+   * One after the other, and after the map's first tile.
+   * @template Answer
+   * @param {() => Promise<Answer>} work
+   * @returns {Promise<Answer>}
+   */
+  function behind(work) {
+    const found = last.then(work);
+    last = found.then(
+      () => {},
+      () => {},
+    );
+    return found;
+  }
+
   /** @type {import("./types").Data["ask"]} */
   async function ask(name, params, signal) {
     if (!REMEMBERED.has(name)) return channel.ask(name, params, signal);
     const place = `${name}?${new URLSearchParams(Object.entries(params).map(([k, v]) => [k, String(v)]))}`;
     const known = kept.get(place);
     if (known) return known;
-    const answer = await channel.ask(name, params, signal);
+    const answer = await (BEHIND.has(name) ? behind(() => channel.ask(name, params, signal)) : channel.ask(name, params, signal));
     kept.put(place, answer);
     return answer;
   }
@@ -40,7 +62,11 @@ export function createData(channel, about) {
       if (!found) units.set(place, (found = unitsOf(ask, about, of, words, count)));
       return found;
     },
-    tile: (question, signal) => ask("tile", question, signal),
+    async tile(question, signal) {
+      const tile = await ask("tile", question, signal);
+      mapIsThere();
+      return tile;
+    },
   };
 }
 

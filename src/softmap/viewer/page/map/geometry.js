@@ -104,6 +104,9 @@ export function unitsOf(place, zoom, count) {
   return [place * 2 ** zoom, Math.min((place + 1) * 2 ** zoom, count)];
 }
 
+/** A tile of a level coarser than what is seen ranks behind all finer ones, by so much for each level. */
+export const LEVEL = 1000;
+
 /**
  * How soon a tile is wanted, the smaller the sooner: the finest that is shown first, from the middle outwards. null if
  * it is not seen at all.
@@ -116,5 +119,5 @@ export function rankOf({ zoom, row, column }, view) {
   const beside = left >= view.right || top >= view.bottom || left + side <= view.left || top + side <= view.top;
   if (zoom < view.zoom || beside) return null;
   const far = Math.hypot(left + side / 2 - (view.left + view.right) / 2, top + side / 2 - (view.top + view.bottom) / 2);
-  return (zoom - view.zoom) * 1000 + far / side;
+  return (zoom - view.zoom) * LEVEL + far / side;
 }

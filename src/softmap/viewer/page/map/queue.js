@@ -72,6 +72,8 @@ export function createQueue({ run, rank, done, failed, limit }) {
       waiting.clear();
       return left;
     },
+    /** Whether any that is not here is like that. @param {(job: Job) => boolean} like */
+    some: (like) => [...running.keys(), ...waiting].some(like),
     /** How many are wanted and not here. */
     awaited: () => running.size + [...waiting].filter((job) => rank(job) !== null).length,
   };

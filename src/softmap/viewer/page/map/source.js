@@ -1,10 +1,12 @@
 // A head's attention matrix as OpenSeadragon sees it: a pyramid of tiles, which are asked for as they come on screen.
 
 import OpenSeadragon from "openseadragon";
-import { TILE, topZoom } from "./geometry.js";
+import { LEVEL, TILE, topZoom } from "./geometry.js";
 import { createQueue } from "./queue.js";
 
 const LIMIT = 4; // requests at a time: a browser has six for a server, and the text asks too
+
+const PATIENCE = 120; // ms after which coarser tiles stand in for finer ones that are still on their way
 
 /**
  * A tile's weights, and its picture in the colours it was last drawn with.
@@ -17,7 +19,7 @@ const LIMIT = 4; // requests at a time: a browser has six for a server, and the 
  */
 
 /** @typedef {import("./geometry.js").Block} Block */
-/** @typedef {{job: any, tile: Block}} Wanted */
+/** @typedef {{job: any, tile: Block, since: number}} Wanted */
 
 export class MapSource extends OpenSeadragon.TileSource {
   /**
@@ -32,17 +34,24 @@ export class MapSource extends OpenSeadragon.TileSource {
     const top = topZoom(size.rows, size.keys);
     super({ width: size.keys, height: size.rows, tileSize: TILE, tileOverlap: 0, minLevel: 0, maxLevel: top });
     this.changed = changed;
+    this.incomplete = false; // whether a tile could not be had, so that coarser ones stay in its place
+    const isFinest = (/** @type {Wanted} */ { tile }) => Number(rank(tile) ?? LEVEL) < LEVEL;
+    /** @type {(wanted: Wanted) => boolean} */
+    const standsIn = ({ since }) =>
+      this.incomplete || (performance.now() - since >= PATIENCE && this.queue.some(isFinest));
+    /** @type {ReturnType<typeof createQueue<Wanted, import("../types").Numbers>>} */
     this.queue = createQueue({
       limit: LIMIT,
       run: (/** @type {Wanted} */ { tile }, signal) => ask(tile, signal),
-      rank: ({ tile }) => rank(tile),
+      rank: (wanted) => (isFinest(wanted) || standsIn(wanted) ? rank(wanted.tile) : null),
       done({ job }, { data, shape: [height, width] }) {
         /** @type {Weights} */
         const weights = { bits: /** @type {Uint16Array} */ (data), width, height, picture: null, colours: null };
         job.finish(weights, null, "weights");
         changed();
       },
-      failed({ job }, error) {
+      failed: ({ job }, error) => {
+        this.incomplete = true;
         job.fail(error instanceof Error ? error.message : String(error), null);
         failed(error);
         changed();
@@ -66,9 +75,11 @@ export class MapSource extends OpenSeadragon.TileSource {
   /** @param {any} job */
   downloadTileStart(job) {
     const { level, x, y } = job.tile;
-    job.userData.wanted = { job, tile: { zoom: this.maxLevel - level, row: y, column: x } };
+    const tile = { zoom: this.maxLevel - level, row: y, column: x };
+    job.userData.wanted = { job, tile, since: performance.now() };
     this.queue.add(job.userData.wanted);
     this.changed();
+    setTimeout(() => this.queue.update(), PATIENCE + 1);
   }
 
   /** @param {any} job */
