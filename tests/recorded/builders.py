@@ -7,7 +7,7 @@ from dataclasses import astuple, replace
 import torch
 
 from softmap import AttentionMatrix, masks
-from softmap.recorded import Origin, OtherLayer, RecordedLayer, RecordedSequence, Recording
+from softmap.recorded import Origin, OtherLayer, Picture, Place, RecordedLayer, RecordedSequence, Recording
 from softmap.tokens import Tokens
 
 ORIGIN = Origin("a/model", "SomeModel", "0123abc", "float32", "float32", {"softmap": "0.1.0", "torch": "2.6.0"})
@@ -98,7 +98,31 @@ def assert_same(one, other):
     assert len(one.sequences) == len(other.sequences)
     for first, second in zip(one.sequences, other.sequences, strict=True):
         assert (first.tokens, first.target) == (second.tokens, second.target)
+        assert_same_pictures(first.pictures, second.pictures)
         assert_same_layers(first.layers, second.layers)
+
+
+def make_picture(count=9, of=None, path="layers", grid=(2, 3), first=1, seed=0):
+    """A picture of random colours, with its patches in one place."""
+    tokens = first + torch.arange(grid[0] * grid[1]).view(grid)
+    pixels = torch.randint(256, (grid[0] * 4, grid[1] * 4, 3), generator=torch.Generator().manual_seed(seed))
+    place = Place(of, "" if of else path, count, tokens)
+    return Picture(pixels.to(torch.uint8), stretched=seed > 0, places=(place,))
+
+
+def assert_same_pictures(first, second):
+    """Two lists of pictures are the same."""
+    assert len(first) == len(second)
+    for one, other in zip(first, second, strict=True):
+        assert_same_array(one.pixels, other.pixels)
+        assert one.stretched == other.stretched
+        assert list(map(_parts, one.places)) == list(map(_parts, other.places))
+        for a, b in zip(one.places, other.places, strict=True):
+            assert_same_array(a.tokens, b.tokens)
+
+
+def _parts(place):
+    return place.of, place.path, place.count
 
 
 def assert_same_layers(first, second):

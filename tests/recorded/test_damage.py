@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from builders import assert_same, make_layer, make_recording, make_tokens
+from builders import assert_same, make_layer, make_picture, make_recording, make_tokens
 
 from softmap import biases, masks
 from softmap.errors import RecordingError, SoftmapError
@@ -38,6 +38,9 @@ ODD = (
 )
 
 
+FILES = ("manifest.json", "pictures.safetensors", *(f"layer-00{i}.safetensors" for i in range(5)))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A recording with something of everything in it."""
@@ -52,7 +55,8 @@ def folder(tmp_path_factory):
         ),
         make_layer(4, mask=masks.dense(torch.rand(6, 9) < 0.5), bias=biases.dense(torch.randn(6, 9)), **cross),
     )
-    sequence = RecordedSequence((*everything.layers, *others), make_tokens(9), make_tokens(6))
+    pictures = (make_picture(), make_picture(of="tokens", seed=1))
+    sequence = RecordedSequence((*everything.layers, *others), make_tokens(9), make_tokens(6), pictures)
     replace(everything, sequences=(sequence,)).save(path)
     return path
 
@@ -81,7 +85,7 @@ def damaged(numbers, chance):
     return bytes(numbers)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", *(f"layer-00{i}.safetensors" for i in range(5))])
+@pytest.mark.parametrize("name", FILES)
 def test_whatever_is_damaged_is_refused(folder, name):
     whole = (folder / name).read_bytes()
     chance, cases = random.Random(name), 0
@@ -100,7 +104,7 @@ def test_whatever_is_damaged_is_refused(folder, name):
     load(folder)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", *(f"layer-00{i}.safetensors" for i in range(5))])
+@pytest.mark.parametrize("name", FILES)
 def test_without_checksums_the_form_is_still_what_the_manifest_says(folder, name):
     whole, expected = (folder / name).read_bytes(), load(folder)
     shapes = [layer.shape for layer in expected.layers]
@@ -132,6 +136,12 @@ def use(recording):
     for sequence in recording.sequences:
         for tokens in (sequence.tokens, sequence.target):
             repr(tokens)
+        for picture in sequence.pictures:
+            assert max(picture.pixels.shape) <= 448
+            assert all(
+                0 <= int(place.tokens.min()) <= int(place.tokens.max()) < place.count for place in picture.places
+            )
+            assert all(picture.patches(layer) is None or layer.shape[2] for layer in sequence.layers)
 
 
 def places(content, path=()):

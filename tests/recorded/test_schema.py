@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from builders import ORIGIN, make_layer, make_recording
+from builders import ORIGIN, make_layer, make_picture, make_recording
 
 from softmap import biases, masks
 from softmap.recorded import RecordedSequence, Recording
@@ -50,7 +51,9 @@ def test_every_kind_of_mask_and_bias_follows_the_schema(schema, tmp_path):
 
 @pytest.fixture
 def content(tmp_path):
-    make_recording(bias=BIASES[0]).save(tmp_path / "run")
+    made = make_recording(bias=BIASES[0])
+    sequence = replace(made.sequences[0], pictures=(make_picture(), make_picture(of="tokens")))
+    replace(made, sequences=(sequence,)).save(tmp_path / "run")
     return json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))
 
 
@@ -70,6 +73,10 @@ def content(tmp_path):
         lambda content: content["layers"][0]["sequences"][0].update(mask={"kind": "causal"}),
         lambda content: content["layers"][0]["sequences"][0]["bias"].update(kind="function"),
         lambda content: content["sequences"][0]["tokens"].pop("starts"),
+        lambda content: content["pictures"].update(file="layer-000.safetensors"),
+        lambda content: content["pictures"]["tensors"].update({"0.0.depth": {"dtype": "U8", "shape": [1]}}),
+        lambda content: content["pictures"]["sequences"][0][0].pop("stretched"),
+        lambda content: content["pictures"]["sequences"][0][1]["places"][0].update(of="vision"),
     ],
 )
 def test_schema_refuses_what_is_not_of_the_format(schema, content, change):
@@ -82,7 +89,7 @@ def test_page_names_what_the_schema_names(schema):
     named = set(re.findall(r"`([\w.]+)`", PAGE.read_text(encoding="utf-8")))
     parts = schema.schema["$defs"]
     assert set(schema.schema["properties"]) <= named
-    for part in ("origin", "tokens", "file", "layer"):
+    for part in ("origin", "tokens", "file", "layer", "pictures", "picture", "place"):
         assert set(parts[part]["properties"]) <= named, part
     assert set(parts["layer"]["properties"]["summary"]["oneOf"][1]["properties"]) <= named
     assert {*_READ, *_COMPOSED, "alibi", "relative"} <= named

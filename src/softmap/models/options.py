@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -44,6 +45,14 @@ def read_model(model: Any, device: str | torch.device | None = None, tokenizer: 
     return loaded
 
 
+def tokenizer_of(loaded: LoadedModel) -> Any:
+    """The tokenizer: of a processor the one for its text; none where that is for pictures alone."""
+    given = loaded.tokenizer
+    if hasattr(given, "image_processor"):
+        return getattr(given, "tokenizer", None)
+    return None if hasattr(given, "image_mean") else given
+
+
 def read_inputs(given: Any, loaded: LoadedModel, truncate: bool) -> tuple[Tokens | None, dict[str, Any]]:
     """The tokens, where a text was given, and the model's arguments.
 
@@ -51,7 +60,7 @@ def read_inputs(given: Any, loaded: LoadedModel, truncate: bool) -> tuple[Tokens
         TextError: neither a text, nor token ids, nor a mapping of arguments.
     """
     if isinstance(given, str):
-        tokens = tokenize(loaded, given, truncate=truncate)
+        tokens = tokenize(replace(loaded, tokenizer=tokenizer_of(loaded)), given, truncate=truncate)
         return tokens, inputs_of(tokens, loaded)
     if isinstance(given, Mapping):
         inputs = {name: _as_argument(x, loaded.model.device) for name, x in given.items()}

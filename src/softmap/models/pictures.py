@@ -19,21 +19,22 @@ from softmap.recorded.pictures import LONGEST, Picture, Place
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-    from torch import Tensor, nn
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
     from softmap.recorded import RecordedLayer
 
     Range = tuple[Tensor, Tensor]
 
 LEADING: Mapping[str, tuple[int, str | None]] = {
-    **dict.fromkeys(("vit", "vit_msn", "dinov2", "beit", "data2vec-vision", "yolos", "mlcd_vision_model"), (1, None)),
+    **dict.fromkeys(("vit", "vit_msn", "dinov2", "beit", "yolos", "mlcd_vision_model"), (1, None)),
     **dict.fromkeys(("clip_vision_model", "metaclip_2_vision_model", "chinese_clip_vision_model"), (1, None)),
     **dict.fromkeys(("altclip_vision_model", "internvl_vision", "blip_2_vision_model"), (1, None)),
     **dict.fromkeys(("instructblip_vision_model", "owlvit_vision_model", "owlv2_vision_model"), (1, None)),
     **dict.fromkeys(("dinov2_with_registers", "dinov3_vit"), (1, "num_register_tokens")),
     "deit": (2, None),
     **dict.fromkeys(("siglip_vision_model", "siglip2_vision_model", "ijepa", "aimv2_vision_model"), (0, None)),
-    **dict.fromkeys(("idefics2_vision", "idefics3_vision", "smolvlm_vision", "pixtral"), (0, None)),
+    **dict.fromkeys(("idefics3_vision", "smolvlm_vision", "pixtral"), (0, None)),
     **dict.fromkeys(("qwen2_vl_vision", "qwen2_5_vl_vision", "qwen3_vl_vision", "qwen3_vl_moe_vision"), (0, None)),
 }
 """By kind of tower, the tokens before the first patch: so many (CLS, distillation), and as many as a setting says."""
@@ -49,6 +50,8 @@ TILED = ("idefics3", "smolvlm")
 """Models that read several pictures as (batch, pictures, 3, height, width), of which those of zeros are padding."""
 BLOCKS = {"qwen2_vl_vision", "qwen2_5_vl_vision", "qwen3_vl_vision", "qwen3_vl_moe_vision"}
 """Towers in which the patches that become one token stand together."""
+CAPTIONS = "vision-encoder-decoder"
+"""A tower of pictures with a decoder of text beside it, whose keys are all of the tower's tokens."""
 EXACT = 0.02
 """How far beyond 0 to 1 the colours may be, by rounding, where the normalisation that is undone was the right one."""
 
@@ -80,11 +83,22 @@ class Seen:
     @property
     def vision(self) -> Any:
         """The settings of what sees the pictures."""
+        if self.config.model_type == CAPTIONS:
+            return self.config.encoder
         return getattr(self.config, "vision_config", self.config)
+
+    @classmethod
+    def of(cls, config: Any, given: Mapping[str, Any]) -> Seen | None:
+        """The pictures among the arguments of a model, or of a tower that is called by itself; None without any."""
+        names = {name: name for name in ("pixel_values", "image_grid_thw", "spatial_shapes", "image_sizes")}
+        if config.model_type in BLOCKS:
+            names |= {"pixel_values": "hidden_states", "image_grid_thw": "grid_thw"}
+        taken = {name: given.get(called) for name, called in names.items()}
+        return cls(config, taken) if isinstance(taken["pixel_values"], torch.Tensor) else None
 
 
 def pictures_of(
-    seen: Seen, model: nn.Module, texts: Sequence[Sequence[int]], batch: int, normalisation: Range | None
+    seen: Seen, model: PreTrainedModel, texts: Sequence[Sequence[int]], batch: int, normalisation: Range | None
 ) -> list[list[Picture]]:
     """The pictures of each sequence, with all places in which their patches may stand (`that_fit` chooses).
 
@@ -99,7 +113,7 @@ def pictures_of(
     frames = _frames(seen)
     shown = [_picture(frame, normalisation) for frame in frames]
     found: list[dict[int, list[Place]]] = [{} for _ in range(batch)]  # of each sequence: the places of its pictures
-    for places in (_in_tower(seen, model, frames, batch), _in_text(seen, frames, texts)):
+    for places in (_in_tower(seen.vision, model, frames, batch), _in_text(model.config, seen.vision, frames, texts)):
         for sequence, number, place in places:
             found[sequence].setdefault(number, []).append(place)
     if not any(found) and (batch == 1 or len(frames) == batch):
@@ -141,9 +155,9 @@ def normalisation_of(tokenizer: Any, name: str) -> Range | None:
         return None
 
 
-def _settings(name: str) -> Mapping[str, Any]:
+def _settings(name: str) -> dict[str, Any]:
     """What a model's files say of its pictures; nothing where there are none on this machine."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     for file in ("preprocessor_config.json", "processor_config.json"):
         try:
@@ -249,27 +263,28 @@ def _leading(vision: Any) -> int:
     return count + (getattr(vision, more) if more else 0)
 
 
-def _in_tower(seen: Seen, model: nn.Module, frames: list[Frame], batch: int) -> Iterator[tuple[int, int, Place]]:
+def _in_tower(vision: Any, model: PreTrainedModel, frames: list[Frame], batch: int) -> Iterator[tuple[int, int, Place]]:
     """(sequence, picture, place) in the tower that sees them: one after the other in a single sequence, or one in each."""
-    vision = seen.vision
     known = vision.model_type in LEADING and all(frame.order is not None for frame in frames)
     if not known or (batch > 1 and len(frames) != batch):
         return
     path = next(path for path, each in model.named_modules() if isinstance(getattr(each, "config", None), type(vision)))
+    paths = [path, "decoder"] if model.config.model_type == CAPTIONS else [path]
     leading, trailing = _leading(vision), getattr(vision, TRAILING.get(vision.model_type, ""), 0)
     orders = [frame.order for frame in frames if frame.order is not None]
     counts = [leading + order.numel() + trailing for order in orders]
     for number, order in enumerate(orders):
-        if batch == 1:
-            yield 0, number, Place(None, path, sum(counts), sum(counts[:number]) + leading + order)
-        else:
-            yield number, number, Place(None, path, counts[number], leading + order)
+        first = sum(counts[:number]) if batch == 1 else 0
+        count = sum(counts) if batch == 1 else counts[number]
+        for each in paths:
+            yield (0 if batch == 1 else number), number, Place(None, each, count, first + leading + order)
 
 
-def _in_text(seen: Seen, frames: list[Frame], texts: Sequence[Sequence[int]]) -> Iterator[tuple[int, int, Place]]:
+def _in_text(
+    config: Any, vision: Any, frames: list[Frame], texts: Sequence[Sequence[int]]
+) -> Iterator[tuple[int, int, Place]]:
     """(sequence, picture, place) in a decoder's text, whose image tokens are filled one after the other."""
-    config, kind = seen.config, seen.config.model_type
-    sizes = [_merged(seen, frame) for frame in frames] if kind in MERGED else []
+    sizes = [_merged(config, vision, frame) for frame in frames] if config.model_type in MERGED else []
     if not sizes or None in sizes:
         return
     marker = getattr(config, "image_token_id", getattr(config, "image_token_index", None))
@@ -285,9 +300,8 @@ def _in_text(seen: Seen, frames: list[Frame], texts: Sequence[Sequence[int]]) ->
             yield sequence, number, Place("tokens", "", len(texts[sequence]), tokens.view(rows, columns))
 
 
-def _merged(seen: Seen, frame: Frame) -> tuple[int, int, int] | None:
+def _merged(config: Any, vision: Any, frame: Frame) -> tuple[int, int, int] | None:
     """How many tokens of a picture stand in the text before its patches, and their grid; None where that is not known."""
-    config, vision = seen.config, seen.vision
     if frame.order is None or vision.model_type not in LEADING:
         return None
     rows, columns = frame.order.shape

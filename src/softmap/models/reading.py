@@ -29,7 +29,6 @@ BATCHED = [
     "input_values",
 ]
 """Arguments whose first axis counts sequences."""
-OF_PICTURES = ("pixel_values", "image_grid_thw", "spatial_shapes", "image_sizes")
 
 
 @dataclass(eq=False)
@@ -106,8 +105,9 @@ class Reader:
         batch = next((len(given[name]) for name in BATCHED if isinstance(given.get(name), torch.Tensor)), None)
         self.recorder.begin_run(batch)
         self._read(given)
-        if isinstance(given.get("pixel_values"), torch.Tensor):
-            self.seen.append(Seen(module.config, {name: given.get(name) for name in OF_PICTURES}))
+        seen = Seen.of(module.config, given)
+        if seen is not None:
+            self.seen.append(seen)
 
     def _after(self, module: Any, args: Any, output: Any) -> None:
         if not self.recorder.is_elsewhere():

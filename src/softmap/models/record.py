@@ -63,7 +63,8 @@ def record(
         chunk: how many tokens a decoder reads at a time, with a cache of the keys before; all at once unless given.
         out: the folder to write to, layer by layer as they run; the recording then lies in it, and memory holds one
             layer. With `chunk` it is written at the end.
-        tokenizer: the model's, where a ``PreTrainedModel`` is given; it names the tokens, and reads a text.
+        tokenizer: the model's, where a ``PreTrainedModel`` is given; it names the tokens, and reads a text. A processor
+            does so too, and says how pictures were normalised.
         truncate: whether a text longer than the model's limit is cut at its end.
         progress: called with how many layers are done, of how many (0 where that is not known).
 
@@ -167,7 +168,7 @@ def recording(
         statistics_only: as in `record`.
         summary: as in `record`.
         dtype: as in `record`.
-        tokenizer: the model's, which names the tokens; without it they are numbers.
+        tokenizer: the model's, or its processor, which names the tokens; without it they are numbers.
 
     Raises:
         ModelError: as `record`; runs that do not continue each other, as of beam search.

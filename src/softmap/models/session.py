@@ -16,6 +16,7 @@ from softmap.decoding import tokens_of_ids
 from softmap.errors import ModelError, ParameterError, RecordingError
 from softmap.models.interface import calls_interface, find_others, standing_in
 from softmap.models.keeping import Keeping, keep
+from softmap.models.options import tokenizer_of
 from softmap.models.pictures import normalisation_of, pictures_of, that_fit
 from softmap.models.reading import Reader
 from softmap.models.recorder import Recorder
@@ -51,6 +52,7 @@ class Session:
         model = loaded.model
         self.single_run = single_run
         self.loaded, self.given, self.progress = loaded, tokens, progress
+        self.tokenizer = tokenizer_of(loaded)
         self.writer: Writer | None = None  # what each layer is handed to as soon as it is complete
         self.others = find_others(model, loaded.name)
         self.encoder_decoder = bool(model.config.is_encoder_decoder)
@@ -147,11 +149,11 @@ class Session:
         if self.given is not None:
             return self.given
         read = self.reader.tokens
-        return tokens_of_ids(read.of(item), self.loaded.tokenizer) if self._count("tokens", item) else None
+        return tokens_of_ids(read.of(item), self.tokenizer) if self._count("tokens", item) else None
 
     def _target(self, item: int) -> Tokens | None:
         read = self.reader.target
-        return tokens_of_ids(read.of(item), self.loaded.tokenizer) if self._count("target", item) else None
+        return tokens_of_ids(read.of(item), self.tokenizer) if self._count("target", item) else None
 
     def _pictures(self, batch: int) -> list[list[Picture]]:
         """The pictures of each sequence, where one run of the model saw them all."""

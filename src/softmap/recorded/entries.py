@@ -36,14 +36,15 @@ class Entry(NamedTuple):
         got = got if len(got) <= 120 else f"{got[:120]}…"
         return RecordingError(f"{self.file}: {self.place or 'its content'}", expected, got, _HINT)
 
-    def fields(self, *names: str) -> list[Entry]:
-        """The entries of an object that has exactly these."""
+    def fields(self, *names: str, optional: str | None = None) -> list[Entry]:
+        """The entries of an object that has exactly these; one more may be left out, and is null then."""
         expected = f"an object of {', '.join(names)}"
         if not isinstance(self.value, dict):
             raise self.error(expected)
-        if self.value.keys() != set(names):
+        if self.value.keys() - {optional} != set(names):
             raise self.error(expected, f"one of {', '.join(map(repr, self.value)) or 'nothing'}")
-        return [self._replace(value=self.value[name], place=f"{self.place}.{name}".lstrip(".")) for name in names]
+        names = names if optional is None else (*names, optional)
+        return [self._replace(value=self.value.get(name), place=f"{self.place}.{name}".lstrip(".")) for name in names]
 
     def named(self) -> dict[str, Entry]:
         """The entries of an object of any."""

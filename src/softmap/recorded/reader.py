@@ -11,6 +11,7 @@ from softmap.errors import ParameterError, RecordingError
 from softmap.recorded import arrayfile, manifest, parts
 from softmap.recorded.arrayfile import DTYPES, Layout, Spec
 from softmap.recorded.entries import Arrays
+from softmap.recorded.pictures import read_picture
 from softmap.recorded.recording import Origin, RecordedSequence, Recording
 
 if TYPE_CHECKING:
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
 
     from softmap.recorded.entries import Entry
     from softmap.recorded.layer import RecordedLayer
+    from softmap.recorded.pictures import Picture
     from softmap.tokens import Tokens
 
 VERIFIED = 1 << 28
 """Bytes of all files together up to which their checksums are read unless told otherwise: 256 MiB, under a second."""
 FIELDS = ("complete", "origin", "sequences", "others", "layers")
-"""What a manifest has besides its checksum, format and version."""
+"""What a manifest has besides its checksum, format and version; and `PICTURES`, where there are any."""
+PICTURES, NAME_OF_PICTURES = "pictures", "pictures.safetensors"
 _UNKNOWN = Origin("unknown", "unknown", None, "unknown", "unknown", {})
 
 
@@ -53,42 +56,46 @@ def load(path: str | os.PathLike[str], *, partial: bool = False, verify: bool | 
         raise ParameterError("verify", "True, False or None", repr(verify), hint)
     folder = _folder(path)
     content = manifest.read(folder)
-    complete, _, _, _, layers = content.fields(*FIELDS)
+    complete, _, _, _, layers, pictures = content.fields(*FIELDS, optional=PICTURES)
     entries = layers.items()
     if not complete.flag() and not partial:
         hint = f"softmap.load({str(path)!r}, partial=True) opens its complete layers."
         raise RecordingError(str(folder), "a recording that was finished", f"one {_missing(len(entries))}", hint)
     if not complete.flag() and not entries:
         raise RecordingError(str(folder), "at least one complete layer", "none before it was cut off", "Record again.")
-    files = [_read_file(folder, number, entry) for number, entry in enumerate(entries)]
+    files = [_read_file(folder, name_of(number), entry) for number, entry in enumerate(entries)]
+    of_pictures = pictures.optional(lambda entry: _read_file(folder, NAME_OF_PICTURES, entry))
+    all_files = [*files, *filter(None, [of_pictures])]
     if verify is None:
-        verify = sum(Layout.of(file.specs).size for file in files) <= VERIFIED
-    for file in files:
+        verify = sum(Layout.of(file.specs).size for file in all_files) <= VERIFIED
+    for file in all_files:
         arrayfile.check(file.path, file.specs, file.sha256 if verify else None)
-    return assemble(content, [read_layers(file.layers, arrayfile.mapped(file.path, file.specs)) for file in files])
+    seen = of_pictures and read_pictures(of_pictures.sequences, arrayfile.mapped(of_pictures.path, of_pictures.specs))
+    layers_read = [read_layers(file.sequences, arrayfile.mapped(file.path, file.specs)) for file in files]
+    return assemble(content, layers_read, seen)
 
 
 class _File(NamedTuple):
-    """A layer's file as the manifest has it."""
+    """A file of arrays as the manifest has it."""
 
     path: Path
     sha256: str
     specs: dict[str, Spec]
-    layers: Entry
+    sequences: Entry
 
 
-def _read_file(folder: Path, number: int, entry: Entry) -> _File:
-    """What the manifest says of a layer's file.
+def _read_file(folder: Path, called: str, entry: Entry) -> _File:
+    """What the manifest says of a file, of which the name is known.
 
     Raises:
         RecordingError: something else than a file of this folder and its arrays.
     """
-    name, sha256, tensors, layers = entry.fields("file", "sha256", "tensors", "sequences")
-    if name.value != name_of(number):
-        raise name.error(name_of(number))
+    name, sha256, tensors, sequences = entry.fields("file", "sha256", "tensors", "sequences")
+    if name.value != called:
+        raise name.error(called)
     if not re.fullmatch("[0-9a-f]{64}", sha256.text()):
         raise sha256.error("64 hexadecimal digits")
-    return _File(folder / name_of(number), sha256.text(), _read_specs(tensors), layers)
+    return _File(folder / called, sha256.text(), _read_specs(tensors), sequences)
 
 
 def read_layers(entry: Entry, arrays: Mapping[str, Tensor]) -> list[RecordedLayer]:
@@ -104,13 +111,31 @@ def read_layers(entry: Entry, arrays: Mapping[str, Tensor]) -> list[RecordedLaye
     return layers
 
 
-def assemble(content: Entry, layers: Sequence[Sequence[RecordedLayer]]) -> Recording:
-    """The recording of a manifest's content and of its layers, each of them on every sequence.
+def read_pictures(entry: Entry, arrays: Mapping[str, Tensor]) -> list[tuple[Picture, ...]]:
+    """The pictures of each sequence, from entries and the arrays of their file.
+
+    Raises:
+        RecordingError: something that is missing, too much, or does not fit the rest.
+    """
+    left = dict(arrays)
+    pictures = [
+        tuple(read_picture(one, Arrays(left, one, f"{i}.{j}.")) for j, one in enumerate(sequence.items()))
+        for i, sequence in enumerate(entry.items())
+    ]
+    if left:
+        raise entry.error("the arrays of pictures alone", ", ".join(left))
+    return pictures
+
+
+def assemble(
+    content: Entry, layers: Sequence[Sequence[RecordedLayer]], pictures: Sequence[tuple[Picture, ...]] | None = None
+) -> Recording:
+    """The recording of a manifest's content and of its layers and pictures, each of them on every sequence.
 
     Raises:
         RecordingError: something in the content that is not what it should be, or does not fit the layers.
     """
-    complete, origin, sequences, others, _ = content.fields(*FIELDS)
+    complete, origin, sequences, others, _, seen = content.fields(*FIELDS, optional=PICTURES)
     known = origin.optional(parts.read_origin)
     if complete.flag():
         if known is None:
@@ -122,12 +147,22 @@ def assemble(content: Entry, layers: Sequence[Sequence[RecordedLayer]]) -> Recor
         partial = _missing(len(layers)) + ("" if known else "; so is the model's name")
     if {len(texts), *map(len, layers)} != {len(texts)} or not texts:
         raise sequences.error("as many sequences as each layer is on, at least one", f"{len(texts)}")
-    read = tuple(_sequence(sequences, i, [each[i] for each in layers], *pair) for i, pair in enumerate(texts))
+    pictures = [()] * len(texts) if pictures is None else pictures
+    if len(pictures) != len(texts):
+        raise seen.error(f"the pictures of {len(texts)} sequences", f"{len(pictures)}")
+    read = tuple(
+        _sequence(sequences, i, [each[i] for each in layers], *texts[i], pictures[i]) for i in range(len(texts))
+    )
     return Recording(known or _UNKNOWN, read, tuple(map(parts.read_other, others.items())), partial)
 
 
 def _sequence(
-    entry: Entry, i: int, layers: list[RecordedLayer], tokens: Tokens | None, target: Tokens | None
+    entry: Entry,
+    i: int,
+    layers: list[RecordedLayer],
+    tokens: Tokens | None,
+    target: Tokens | None,
+    pictures: tuple[Picture, ...],
 ) -> RecordedSequence:
     texts = {"tokens": tokens, "target": target}
     for layer in layers:
@@ -135,7 +170,12 @@ def _sequence(
             text = texts.get(of or "")
             if text is not None and len(text) != size:
                 raise entry.error(f"{size} {of} of sequence {i}, as in {layer.path}", f"{len(text)}")
-    return RecordedSequence(tuple(layers), tokens, target)
+    for place in (place for picture in pictures for place in picture.places if place.of):
+        text = texts.get(place.of or "")
+        if text is None or len(text) != place.count:
+            got = "no such text" if text is None else f"{len(text)}"
+            raise entry.error(f"{place.count} {place.of} of sequence {i}, as of its pictures", got)
+    return RecordedSequence(tuple(layers), tokens, target, pictures)
 
 
 def name_of(number: int) -> str:

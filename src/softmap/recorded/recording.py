@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from softmap.matrix import AttentionMatrix
     from softmap.recorded.layer import Text
+    from softmap.recorded.pictures import Picture
     from softmap.tokens import Tokens
     from softmap.viewer.launch import View
     from softmap.viewer.widget import MapWidget
@@ -64,11 +65,13 @@ class RecordedSequence:
         layers: its attention layers, in the order in which they ran.
         tokens: what the model (of an encoder-decoder, its encoder) read; None where it read no text.
         target: what an encoder-decoder's decoder read, else None.
+        pictures: what it saw, in their order.
     """
 
     layers: tuple[RecordedLayer, ...]
     tokens: Tokens | None
     target: Tokens | None = None
+    pictures: tuple[Picture, ...] = ()
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -159,6 +162,15 @@ class Recording:
             RecordingError: a batch of several sequences.
         """
         return self._only.target
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """The pictures that the model read, each small, with where its patches stand.
+
+        Raises:
+            RecordingError: a batch of several sequences.
+        """
+        return self._only.pictures
 
     def __len__(self) -> int:
         return len(self.layers)

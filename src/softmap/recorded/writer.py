@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from softmap.errors import RecordingError
 from softmap.recorded import arrayfile, manifest, parts
 from softmap.recorded.entries import Entry
-from softmap.recorded.reader import assemble, name_of, read_layers
+from softmap.recorded.pictures import write_picture
+from softmap.recorded.reader import NAME_OF_PICTURES, PICTURES, assemble, name_of, read_layers, read_pictures
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from torch import Tensor
     from typing_extensions import Self
 
     from softmap.recorded.layer import OtherLayer, RecordedLayer
@@ -100,16 +102,12 @@ class Writer:
             raise RecordingError("layers", expected, f"{len(layers)}", "There is one for each sequence of the batch.")
         number = len(self._layers)
         written = [parts.write_layer(layer) for layer in layers]
-        sequences, path = [entry for entry, _ in written], self.path / name_of(number)
         arrays = {f"{i}.{name}": array for i, (_, own) in enumerate(written) for name, array in own.items()}
-        specs = {name: arrayfile.spec_of(name, array) for name, array in arrays.items()}
-        entry = Entry(sequences, f"layers[{number}].sequences", str(self.path / manifest.NAME))
+        entry = self._entry([entry for entry, _ in written], f"layers[{number}].sequences")
         read_layers(entry, arrays)  # what could not be read is not written
-        sha256 = _write(path, lambda file: arrayfile.write(file, arrays))
-        tensors = {name: {"dtype": spec.dtype, "shape": list(spec.shape)} for name, spec in specs.items()}
-        made = {"file": path.name, "sha256": sha256, "tensors": tensors, "sequences": sequences}
+        made, mapped = self._write_arrays(name_of(number), entry.value, arrays)
         self._write_manifest({**self._content, "layers": [*self._content["layers"], made]})
-        read = read_layers(entry, arrayfile.mapped(path, specs))
+        read = read_layers(entry, mapped)
         self._layers.append([replace(one, inside=layer.inside) for one, layer in zip(read, layers, strict=True)])
         return list(self._layers[-1])
 
@@ -120,7 +118,7 @@ class Writer:
 
         Args:
             origin: the model.
-            sequences: those of the batch, of which the tokens are written; their layers were added before.
+            sequences: those of the batch, of which tokens and pictures are written; their layers were added before.
             others: layers that are not in the recording.
 
         Returns:
@@ -128,7 +126,7 @@ class Writer:
 
         Raises:
             RecordingError: sequences that do not fit the layers that were added.
-            OSError: the manifest can't be written.
+            OSError: the manifest, or the pictures, can't be written.
         """
         self._refuse_closed()
         for sequence in sequences:
@@ -142,7 +140,10 @@ class Writer:
             "sequences": [_texts(sequence) for sequence in sequences],
             "others": [parts.write_other(other) for other in others],
         }
-        recording = assemble(Entry(content, "", str(self.path / manifest.NAME)), self._layers)
+        pictures = None
+        if any(sequence.pictures for sequence in sequences):
+            content[PICTURES], pictures = self._write_pictures(sequences)
+        recording = assemble(self._entry(content, ""), self._layers, pictures)
         self._write_manifest(content)
         self._closed = True
         return recording
@@ -151,9 +152,36 @@ class Writer:
         """Remove what was written."""
         self._closed = True
         names = [name_of(number) for number in range(len(self._content["layers"]) + 1)]
-        for name in (*names, manifest.NAME):
+        for name in (*names, NAME_OF_PICTURES, manifest.NAME):
             (self.path / name).unlink(missing_ok=True)
         self.path.rmdir()
+
+    def _write_pictures(self, sequences: Sequence[RecordedSequence]) -> tuple[dict[str, Any], list[Any]]:
+        """The manifest's entry of the pictures, and the pictures as they are read from the file."""
+        written = [[write_picture(picture) for picture in sequence.pictures] for sequence in sequences]
+        arrays = {
+            f"{i}.{j}.{name}": array
+            for i, pictures in enumerate(written)
+            for j, (_, own) in enumerate(pictures)
+            for name, array in own.items()
+        }
+        entry = self._entry([[entry for entry, _ in pictures] for pictures in written], f"{PICTURES}.sequences")
+        read_pictures(entry, arrays)
+        made, mapped = self._write_arrays(NAME_OF_PICTURES, entry.value, arrays)
+        return made, read_pictures(entry, mapped)
+
+    def _write_arrays(
+        self, name: str, sequences: list[Any], arrays: dict[str, Tensor]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Write a file; the manifest's entry of it, and its arrays as they are read from it."""
+        path, specs = self.path / name, {name: arrayfile.spec_of(name, array) for name, array in arrays.items()}
+        sha256 = _write(path, lambda file: arrayfile.write(file, arrays))
+        tensors = {name: {"dtype": spec.dtype, "shape": list(spec.shape)} for name, spec in specs.items()}
+        made = {"file": path.name, "sha256": sha256, "tensors": tensors, "sequences": sequences}
+        return made, arrayfile.mapped(path, specs)
+
+    def _entry(self, value: Any, place: str) -> Entry:
+        return Entry(value, place, str(self.path / manifest.NAME))
 
     def _write_manifest(self, content: dict[str, Any]) -> None:
         _write(self.path / manifest.NAME, lambda file: file.write(manifest.text_of(content)))

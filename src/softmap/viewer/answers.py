@@ -6,6 +6,7 @@
     tile, pixel                              the map of a head at any zoom
     row, received, matrix                    weights of words or tokens
     steps                                    the four steps of one cell
+    pictures, pixels                         what the model saw, and where its patches stand
 
 A *unit* is a word or a token of a text, counted from 0. Layers are named by their numbers in the model. In an array of
 weights NaN is where nothing may be seen, or where a key is left out.
@@ -23,7 +24,7 @@ import numpy as np
 from softmap.errors import ParameterError, RecordingError, SizeError
 from softmap.language import LANGUAGES
 from softmap.mechanism import PAGE
-from softmap.viewer import overview
+from softmap.viewer import overview, pictures
 from softmap.viewer.headmap import TILE
 from softmap.viewer.parameters import Parameters, shown
 from softmap.viewer.rows import Rows
@@ -139,7 +140,8 @@ class Answers:
     def _description(self) -> dict[str, Any]:
         start = overview.start_of(self._recording, self._texts, *self._first)
         limits = {"tile": TILE, "words_limit": WORDS_LIMIT, "page": PAGE}
-        return {**overview.describe(self._recording, self._texts), "start": start, **limits}
+        pictured = {"pictures": pictures.pictured(self._recording)}
+        return {**overview.describe(self._recording, self._texts), **pictured, "start": start, **limits}
 
     def _units(self, read: Parameters, _: Cancelled) -> Answer:
         text, words = self._text(read), read.flag("words")
@@ -258,6 +260,17 @@ class Answers:
         language = read.choice("lang", LANGUAGES, "en")
         return self._stories.tell(cell, read.flag("words"), language)
 
+    # ---- pictures
+
+    def _pictures(self, read: Parameters, _: Cancelled) -> Answer:
+        return pictures.pictures(self._recording, self._recording.layers[self._place(read)])
+
+    def _pixels(self, read: Parameters, _: Cancelled) -> Answer:
+        count = len(self._recording.pictures)
+        if not count:
+            raise RecordingError("recording", "pictures", "none", "Record a model that is given pixel_values.")
+        return _numbers(pictures.pixels(self._recording, read.number("index", 0, count - 1)), np.int32)
+
     # ---- what parameters name
 
     def _text(self, read: Parameters) -> Text:
@@ -320,5 +333,7 @@ QUESTIONS: dict[str, tuple[_Answerer, tuple[str, ...]]] = {
     "received": (Answers._received, ("heads", "words", "sinks")),
     "matrix": (Answers._matrix, ("layer", "words", "sinks")),
     "steps": (Answers._steps, (*_LAYER_HEAD, "query", "key", "words", "lang")),
+    "pictures": (Answers._pictures, ("layer",)),
+    "pixels": (Answers._pixels, ("index",)),
 }
 """The questions: who answers each, and the parameters that it knows."""

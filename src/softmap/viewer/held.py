@@ -80,6 +80,7 @@ class Holding:
             SizeError: not even the text fits.
         """
         self._add_texts(query)
+        self._add_pictures()
         for number in self._layers:
             self._doing(f"layer {number}")
             self._try(f"thumbs/{number}", "thumbs", layer=number)
@@ -117,6 +118,13 @@ class Holding:
             least = f"at least {self._pieces.size_with(needed) / 1e6:.1f} MB, for the page and its text"
             hint = "What is given besides is filled with heads."
             raise SizeError("limit", least, f"{self._pieces.limit / 1e6:g} MB", hint)
+
+    def _add_pictures(self) -> None:
+        """The pictures that the model saw, where all of them fit."""
+        seen = self._ask("about")["pictures"]
+        layers = {f"pictures/{number}": self._ask("pictures", layer=number) for number in seen}
+        shown = {each["index"] for layer in layers.values() for each in layer["pictures"]}
+        self._pieces.add(layers | {f"pixels/{index}": self._ask("pixels", index=index).array for index in shown})
 
     def _describe(self, number: int, layer: RecordedLayer) -> dict[str, Any]:
         own = self._of[number]

@@ -4,6 +4,7 @@
 //   text/OF, places/OF         a text, and where each token stands in it
 //   units/OF/WORDS             labels, gaps, first tokens
 //   thumbs/L, roles/L          of all heads
+//   pictures/L, pixels/I       what the model saw
 //   q/L.H, k/L.G, v/L.G        what weights are computed from; mask/N, bias/N: what several layers share
 //   logsumexp/L.H[/rest]       of long texts, so that no row need be looked at whole
 //   received/L.H, received/L   of a head, and the mean over all of a layer's

@@ -31,7 +31,7 @@ export async function mount(root, channel, options = {}) {
   const exists = (/** @type {number} */ layer, /** @type {number} */ head) =>
     about.layers.some((each) => each.number === layer && head < each.heads);
   const usual = usualState(about, options.lang ?? "en");
-  const store = createStore(address.read(options.hash ?? "", usual, exists));
+  const store = createStore(address.read(options.hash ?? "", usual, exists), (state) => possible(about, state));
   const app = createApp(root, store, createData(channel, about), options.signal ?? new AbortController().signal);
 
   const search = createSearch(app);
@@ -49,6 +49,18 @@ export async function mount(root, channel, options = {}) {
 }
 
 /**
+ * Without a held query or key that the layer does not have: of an address, or of the layer before.
+ * @param {import("./types").About} about
+ * @param {State} state
+ * @returns {State}
+ */
+function possible(about, state) {
+  const layer = about.layers.find(({ number }) => number === state.layer);
+  const within = (/** @type {number} */ token, /** @type {number} */ count) => (token < count ? token : -1);
+  return { ...state, query: within(state.query, layer?.queries ?? 0), key: within(state.key, layer?.keys ?? 0) };
+}
+
+/**
  * @param {import("./types").About} about
  * @param {import("./types").Lang} lang
  * @returns {State}
@@ -56,6 +68,7 @@ export async function mount(root, channel, options = {}) {
 function usualState(about, lang) {
   const { layer, head, query } = about.start;
   const largest = Math.max(...about.layers.map((each) => each.keys), 1);
+  const ofText = about.layers.some((each) => each.number === layer && each.queries_of);
   return {
     layer,
     head,
@@ -63,7 +76,7 @@ function usualState(about, lang) {
     picked: [],
     query,
     key: -1,
-    view: "text",
+    view: !ofText && about.pictures?.includes(layer) ? "picture" : "text",
     how: "max",
     scale: largest <= 64 ? "linear" : "log",
     palette: "viridis",

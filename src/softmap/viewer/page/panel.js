@@ -1,6 +1,7 @@
-// The pane beside the map: the text, the sentence, the steps of a cell.
+// The pane beside the map: the text, the sentence, the steps of a cell; the pictures, where the layer has any.
 
 import { el } from "./dom.js";
+import { createPicture } from "./picture.js";
 import { createSentence } from "./sentence.js";
 import { createSteps } from "./steps.js";
 import { createText } from "./text.js";
@@ -12,6 +13,7 @@ const VIEWS = [
   ["text", createText],
   ["sentence", createSentence],
   ["steps", createSteps],
+  ["picture", createPicture],
 ];
 
 /** @param {import("./types").App} app */
@@ -24,8 +26,9 @@ export function createPanel(app) {
   const made = new Map();
 
   function show() {
-    const { view } = app.store.get();
-    const at = Math.max(0, VIEWS.findIndex(([name]) => name === view));
+    const { view, layer } = app.store.get();
+    const seen = app.data.about.pictures?.includes(layer) ?? false;
+    const at = Math.max(0, VIEWS.findIndex(([name]) => name === view && (seen || name !== "picture")));
     const [name, create] = VIEWS[at];
     if (!made.has(name)) made.set(name, create(app));
     body.replaceChildren(/** @type {HTMLElement} */ (made.get(name)));
@@ -34,6 +37,7 @@ export function createPanel(app) {
       tab.textContent = app.say(`view_${VIEWS[i][0]}`);
       tab.setAttribute("aria-selected", String(i === at));
       tab.tabIndex = i === at ? 0 : -1;
+      tab.hidden = VIEWS[i][0] === "picture" && !seen;
     });
   }
 
@@ -42,15 +46,16 @@ export function createPanel(app) {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!step) return;
     event.preventDefault();
-    const at = tabs.findIndex((tab) => tab.tabIndex === 0);
-    const next = (at + step + tabs.length) % tabs.length;
-    app.store.set({ view: VIEWS[next][0] });
-    tabs[next].focus();
+    const there = tabs.filter((tab) => !tab.hidden);
+    const at = there.findIndex((tab) => tab.tabIndex === 0);
+    const next = there[(at + step + there.length) % there.length];
+    app.store.set({ view: VIEWS[tabs.indexOf(next)][0] });
+    next.focus();
   }
 
   show();
   app.store.subscribe((_, changed) => {
-    if (changed.has("view") || changed.has("lang")) show();
+    if (changed.has("view") || changed.has("layer") || changed.has("lang")) show();
   });
   return el("section", { className: "panel" }, el("div", { className: "tabs", role: "tablist", onkeydown: walk }, ...tabs), body);
 }

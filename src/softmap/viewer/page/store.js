@@ -4,19 +4,21 @@
 
 /**
  * @param {State} initial
+ * @param {(state: State) => State} [possible] makes of a state one all of which is there
  * @returns {import("./types").Store}
  */
-export function createStore(initial) {
-  let state = { ...initial };
+export function createStore(initial, possible = (state) => state) {
+  let state = possible({ ...initial });
   /** @type {Set<(state: State, changed: Set<keyof State>) => void>} */
   const listeners = new Set();
   return {
     get: () => state,
     set(patch) {
-      const names = /** @type {(keyof State)[]} */ (Object.keys(patch));
-      const changed = new Set(names.filter((name) => !same(state[name], patch[name])));
+      const next = possible({ ...state, ...patch });
+      const names = /** @type {(keyof State)[]} */ (Object.keys(next));
+      const changed = new Set(names.filter((name) => !same(state[name], next[name])));
       if (!changed.size) return;
-      state = { ...state, ...patch };
+      state = next;
       for (const listener of [...listeners]) listener(state, changed);
     },
     subscribe(listener) {

@@ -5,11 +5,12 @@ import { en as textEn, zh as textZh } from "./strings/text.js";
 import { en as stepsEn, zh as stepsZh } from "./strings/steps.js";
 import { en as barEn, zh as barZh } from "./strings/bar.js";
 import { en as fileEn, zh as fileZh } from "./strings/file.js";
+import { en as pictureEn, zh as pictureZh } from "./strings/picture.js";
 
 /** @type {Record<import("./types").Lang, Record<string, string>>} */
 export const STRINGS = {
-  en: { ...barEn, ...mapEn, ...textEn, ...stepsEn, ...fileEn },
-  zh: { ...barZh, ...mapZh, ...textZh, ...stepsZh, ...fileZh },
+  en: { ...barEn, ...mapEn, ...textEn, ...stepsEn, ...fileEn, ...pictureEn },
+  zh: { ...barZh, ...mapZh, ...textZh, ...stepsZh, ...fileZh, ...pictureZh },
 };
 
 /**

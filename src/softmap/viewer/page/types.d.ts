@@ -45,9 +45,24 @@ export interface About {
   texts: Record<Of, TextInfo | null>;
   layers: LayerInfo[];
   start: { layer: number; head: number; query: number };
+  /** The layers whose queries or keys are patches of a picture; left out by files of older versions. */
+  pictures?: number[];
   tile: number;
   words_limit: number;
   page: number;
+}
+
+/** A picture on one side of a layer's matrix, or on both. */
+export interface PictureInfo {
+  index: number;
+  side: "queries" | "keys" | "both";
+  first: number;
+  grid: [number, number];
+  /** Which token each patch is, row by row. */
+  tokens: number[];
+  width: number;
+  height: number;
+  stretched: boolean;
 }
 
 export interface UnitsChunk {

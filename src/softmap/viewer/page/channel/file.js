@@ -64,7 +64,11 @@ function some(names) {
  */
 function ofTexts(held) {
   return {
-    about: async () => held.about,
+    async about() {
+      const pictures = [];
+      for (const layer of held.about.pictures ?? []) if (await held.piece(`pictures/${layer}`)) pictures.push(layer);
+      return { ...held.about, pictures };
+    },
     async units({ of, words, start, stop }) {
       const { labels, gaps, starts, special } = await held.units(String(of), Number(words) === 1);
       const part = [Number(start), Number(stop)];
@@ -101,6 +105,12 @@ function ofLayers(held, refuse) {
     },
     async roles({ layer }) {
       return (await held.piece(`roles/${layer}`))?.data ?? thrown(refuse("file_no_roles", { layer }));
+    },
+    async pictures({ layer }) {
+      return (await held.piece(`pictures/${layer}`))?.data ?? thrown(refuse("file_no_pictures"));
+    },
+    async pixels({ index }) {
+      return (await held.piece(`pixels/${index}`)) ?? thrown(refuse("file_no_pictures"));
     },
     async received({ heads, words, sinks = "shown" }, signal) {
       const pairs = String(heads).split(",").map(pair);

@@ -1,0 +1,41 @@
+// The pictures of models that see.
+
+export const en = {
+  view_picture: "Picture",
+  picture_name: "Picture {number}, {rows} by {columns} patches: point at a patch or move with the arrow keys",
+  picture_patch: "row {row}, column {column}",
+  picture_tag: "row {row}, column {column}: {weight}",
+  picture_tag_self: "row {row}, column {column}: itself {weight}",
+  picture_tag_held_query: "row {row}, column {column}: {label} → {weight}",
+  picture_tag_held_key: "row {row}, column {column}: → {label} {weight}",
+  picture_patches: "patches",
+  picture_one: "picture {number}",
+  picture_others: "other tokens",
+  picture_mean: "in the mean",
+  picture_received: "Shaded by the attention each patch receives. Point at a patch or a token to see what it looks at.",
+  picture_others_tower: "Tokens that are no patches, such as CLS and registers",
+  picture_others_text: "The text around the picture",
+  picture_more: "… and {count} more, in the text",
+  picture_stretched: "Colours stretched: how they were normalised is not known.",
+  file_no_pictures: "This file holds no pictures.",
+};
+
+export const zh = {
+  view_picture: "图像",
+  picture_name: "图像 {number}，{rows} × {columns} 个图块：指向一个图块，或用方向键移动",
+  picture_patch: "第 {row} 行第 {column} 列",
+  picture_tag: "第 {row} 行第 {column} 列：{weight}",
+  picture_tag_self: "第 {row} 行第 {column} 列：自身 {weight}",
+  picture_tag_held_query: "第 {row} 行第 {column} 列：{label} → {weight}",
+  picture_tag_held_key: "第 {row} 行第 {column} 列：→ {label} {weight}",
+  picture_patches: "图块",
+  picture_one: "图像 {number}",
+  picture_others: "其他词元",
+  picture_mean: "平均",
+  picture_received: "按每个图块得到的注意力着色。指向一个图块或词元，看它看向哪里。",
+  picture_others_tower: "不是图块的词元，如 CLS 和寄存器",
+  picture_others_text: "图像周围的文本",
+  picture_more: "……另有 {count} 个，见文本",
+  picture_stretched: "颜色经过拉伸：不知道原来如何归一化。",
+  file_no_pictures: "此文件不含图像。",
+};
