@@ -1,6 +1,7 @@
 // Puts the page together: state, data, and the views that show them.
 
 import * as address from "./address.js";
+import { Gone } from "./channel/http.js";
 import { createData } from "./data.js";
 import { el } from "./dom.js";
 import { createHeads } from "./heads.js";
@@ -110,9 +111,10 @@ function createApp(root, store, data, ended) {
     /** @param {unknown} error */
     report(error) {
       if (error instanceof DOMException && error.name === "AbortError") return;
+      const message = error instanceof Gone ? app.say("gone") : error instanceof Error ? error.message : String(error);
       notice.hidden = false;
       notice.replaceChildren(
-        error instanceof Error ? error.message : String(error),
+        message,
         el("button", { type: "button", className: "button", onclick: () => (notice.hidden = true) }, app.say("dismiss")),
       );
     },

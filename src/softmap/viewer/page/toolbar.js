@@ -46,7 +46,11 @@ export function createToolbar(app, { search, save }) {
   };
   redraw();
   app.store.subscribe((_, changed) => {
-    if (changed.has("lang")) redraw();
+    if (!changed.has("lang")) return;
+    const { activeElement } = /** @type {Document | ShadowRoot} */ (menu.getRootNode());
+    const inside = menu.contains(activeElement);
+    redraw();
+    if (inside) chosenOf(menu, app.say("lang_title"))?.focus(); // the one before is gone
   });
   menu.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || !menu.open) return;
@@ -58,6 +62,15 @@ export function createToolbar(app, { search, save }) {
     if (menu.open && !event.composedPath().includes(menu)) menu.open = false;
   }, { signal: app.ended });
   return bar;
+}
+
+/**
+ * @param {HTMLElement} menu
+ * @param {string} title of a choice
+ * @returns {HTMLElement | null}
+ */
+function chosenOf(menu, title) {
+  return menu.querySelector(`[aria-label="${title}"] [aria-checked="true"]`);
 }
 
 /**

@@ -12,6 +12,14 @@ export class Refusal extends Error {
   }
 }
 
+/** Nobody answers: the server has ended. */
+export class Gone extends Error {
+  constructor() {
+    super("The server does not answer any more.");
+    this.name = "Gone";
+  }
+}
+
 /**
  * @param {string} [base] the address under which questions are asked
  * @returns {import("../types").Channel}
@@ -20,7 +28,9 @@ export function httpChannel(base = "ask/") {
   return {
     async ask(name, params, signal) {
       const query = new URLSearchParams(Object.entries(params).map(([key, value]) => [key, String(value)]));
-      const response = await fetch(`${base}${name}?${query}`, { signal, credentials: "same-origin" });
+      const response = await fetch(`${base}${name}?${query}`, { signal, credentials: "same-origin" }).catch((error) => {
+        throw error instanceof TypeError ? new Gone() : error;
+      });
       if (!response.ok) throw await refusal(response);
       if (response.headers.get("content-type")?.startsWith("application/json")) return response.json();
       const dtype = /** @type {keyof typeof ARRAYS} */ (response.headers.get("softmap-dtype"));

@@ -168,8 +168,14 @@ export function stroke(weight, layout) {
 export function fitted(text, most, measure) {
   if (measure(text) <= most) return text;
   const letters = [...text];
-  while (letters.length > 1 && measure(`${letters.join("")}…`) > most) letters.pop();
-  return `${letters.join("")}…`;
+  const shortened = (/** @type {number} */ count) => `${letters.slice(0, count).join("")}…`;
+  let [low, high] = [1, letters.length - 1];
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (measure(shortened(middle)) <= most) low = middle;
+    else high = middle - 1;
+  }
+  return shortened(low);
 }
 
 /**

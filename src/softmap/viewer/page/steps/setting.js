@@ -55,7 +55,17 @@ export function value(number_) {
 
 /** @param {string} sentence */
 export function marked(sentence) {
-  return emphasized(sentence).flatMap(({ text, word }) => (word ? [el("b", {}, text)] : dimensions(text)));
+  return emphasized(sentence).flatMap(({ text, word }) => (word ? [el("b", { title: text }, brief(text, 60))] : dimensions(text)));
+}
+
+/**
+ * A word, or the beginning of one that is too long.
+ * @param {string} word
+ * @param {number} most letters
+ */
+export function brief(word, most) {
+  const letters = word.length > most ? [...word] : [];
+  return letters.length > most ? `${letters.slice(0, most - 1).join("")}…` : word;
 }
 
 /**

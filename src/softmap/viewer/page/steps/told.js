@@ -4,7 +4,7 @@ import { el } from "../dom.js";
 import { grouped, number, percent } from "../format.js";
 import { shown } from "../sentence/drawing.js";
 import { chain, formulaOf, sinkWeight } from "./reading.js";
-import { equation, equations, formula, fraction, letter, marked, root, value } from "./setting.js";
+import { brief, equation, equations, formula, fraction, letter, marked, root, value } from "./setting.js";
 
 /** @typedef {import("../types").App} App */
 /** @typedef {import("../types").StepsAnswer} StepsAnswer */
@@ -35,9 +35,9 @@ export function told(app, answer, cell) {
       el(
         "h2",
         {},
-        labels.query,
+        brief(labels.query, 60),
         el("span", { className: "arrow", "aria-label": app.say("looks_at") }, " → "),
-        labels.key,
+        brief(labels.key, 60),
       ),
       el("span", { className: "total" }, weight === null ? "0%" : percent(weight)),
       el(
@@ -49,7 +49,7 @@ export function told(app, answer, cell) {
         el(
           "p",
           { className: "chosen" },
-          app.say(answer.top[0]?.scaled === null ? "steps_chosen_none" : "steps_chosen", { query: labels.query }),
+          app.say(answer.top[0]?.scaled === null ? "steps_chosen_none" : "steps_chosen", { query: brief(labels.query, 60) }),
         ),
     ),
     el("ol", {}, ...answer.sections.map((section) => step(app, section, steps[section.name]()))),
@@ -84,7 +84,7 @@ function step(app, section, [equation, ...bars]) {
  */
 function scores({ sections }, labels) {
   const score = sections.find(({ name }) => name === "scores")?.number ?? null;
-  return equations(equation([letter("q", labels.query), " · ", letter("k", labels.key)], value(score)));
+  return equations(equation([letter("q", brief(labels.query, 14)), " · ", letter("k", brief(labels.key, 14))], value(score)));
 }
 
 /**
@@ -147,7 +147,7 @@ function output({ sections }, { key }) {
   const share = sections.find(({ name }) => name === "output")?.number ?? 0;
   const length = (/** @type {string} */ index) => ["‖", letter("w", index), " ", letter("v", index), "‖"];
   return equations(
-    equation([fraction(length(key), [el("span", { className: "sum" }, "∑"), ...length("j")])], percent(share)),
+    equation([fraction(length(brief(key, 14)), [el("span", { className: "sum" }, "∑"), ...length("j")])], percent(share)),
   );
 }
 

@@ -51,6 +51,7 @@ export const en = {
   score: "q·k",
   scaled: "scaled",
   dismiss: "Dismiss",
+  gone: "The server does not answer any more. What was looked at is still here; start it again for the rest: softmap view, or rec.view().",
 };
 
 export const zh = {
@@ -104,4 +105,5 @@ export const zh = {
   score: "q·k",
   scaled: "缩放后",
   dismiss: "关闭",
+  gone: "服务器不再回答。看过的内容仍在此处；要看其余内容，请重新启动：softmap view 或 rec.view()。",
 };
