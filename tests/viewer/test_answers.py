@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import CancelledError
 from dataclasses import replace
 
@@ -18,7 +19,9 @@ import softmap
 from softmap import masks
 from softmap.errors import ParameterError, RecordingError, SizeError, SoftmapError
 from softmap.recorded import RecordedSequence, Recording
+from softmap.tokens import Tokens
 from softmap.viewer.answers import QUESTIONS, Answers, Numbers
+from softmap.viewer.texts import Text
 from softmap.words import units_of_words
 
 
@@ -60,6 +63,20 @@ def of_two_texts():
         make_layer(2, number=2, queries=7, keys=12, **cross),
     )
     return Answers(Recording(make_recording().origin, (RecordedSequence(layers, tokens, target),)))
+
+
+@pytest.fixture(scope="module")
+def split_character():
+    """A decoder without a mark at its beginning, whose first word has four pieces, two of them of one character."""
+    tokens = replace(
+        make_tokens(6, "a b c d e"),
+        text="a😀b c",
+        pieces=("a", "\\xf0\\x9f", "\\x98\\x80", "b", "c", "</s>"),
+        spans=((0, 1), (1, 2), (1, 2), (2, 3), (4, 5), (5, 5)),
+        words=(0, 0, 0, 0, 1, None),
+    )
+    layer = make_layer(queries=6, number=0, queries_of="tokens", keys_of="tokens")
+    return Answers(Recording(make_recording().origin, (RecordedSequence((layer,), tokens),)))
 
 
 class TestAbout:
@@ -204,6 +221,32 @@ class TestTexts:
         ]
         assert ask(answers, "find", of="tokens", words=1, text=wanted)["units"] == np.flatnonzero(within).tolist()
 
+    def test_search_reads_a_character_of_several_tokens_once(self, split_character):
+        for text, words, found in (
+            ("a😀b", 0, [0]),
+            ("😀B", 0, [1]),
+            ("b c", 0, [3]),
+            ("a😀b c", 1, [0]),
+            ("😀", 0, [1]),
+        ):
+            assert ask(split_character, "find", of="tokens", text=text, words=words)["units"] == found
+
+    def test_a_text_of_thousands_of_marks_is_told_in_a_moment(self):
+        count = 20_000
+        tokens = Tokens(
+            text="a",
+            ids=tuple(range(count)),
+            pieces=("<image>",) * (count - 1) + ("a",),
+            spans=((0, 0),) * (count - 1) + ((0, 1),),
+            words=(None,) * (count - 1) + (0,),
+            special=(True,) * (count - 1) + (False,),
+            unknown=(False,) * count,
+        )
+        text, began = Text(tokens), time.perf_counter()
+        assert set(text.described(range(count), False)["gaps"]) == {""}
+        assert text.context(count - 2, False) == ["", "<image>", "a"]
+        assert time.perf_counter() - began < 5  # a look back from each of them would take minutes
+
     def test_search_gives_a_thousand_at_a_time_and_their_number(self):
         recording = make_recording(layers=1, queries=1501, keep=("qk",))
         answers = Answers(recording)
@@ -246,6 +289,12 @@ class TestHeads:
         answers = Answers(recording)
         assert ask(answers, "thumbs", layer=0).shape == (4, 64, 64)
         assert answers.takes_long("thumbs", {"layer": "0"})
+
+    def test_thumbs_without_cells_take_long_and_what_was_recorded_does_not(self, of_decoder):
+        without = Answers(make_recording(summary={"cells": None, "received": False}))
+        for name in ("thumbs", "received"):
+            assert without.takes_long(name, {})
+            assert not of_decoder.takes_long(name, {})
 
     def test_roles_are_those_of_heads(self, of_encoder, encoder):
         table = softmap.heads(encoder)
@@ -336,6 +385,14 @@ class TestTheMap:
         tile = ask(of_encoder, "tile", layer=3, head=1, zoom=0, row=0, column=0, words=1)
         np.testing.assert_allclose(tile, in_words, **HALF)
 
+    def test_a_pixel_of_a_word_of_many_pieces_is_looked_at_in_strips(self, split_character, monkeypatch):
+        whole = ask(split_character, "pixel", layer=0, head=1, zoom=0, row=0, column=0, words=1)
+        monkeypatch.setattr("softmap.viewer.sight.STRIP", 4)  # one row
+        assert ask(split_character, "pixel", layer=0, head=1, zoom=0, row=0, column=0, words=1)["at"] == {
+            **whole["at"],
+            "weight": pytest.approx(whole["at"]["weight"], rel=1e-6),
+        }
+
     def test_places_outside_are_refused_with_what_there_is(self, of_decoder):
         place = {"layer": 0, "head": 0, "zoom": 0, "row": 0, "column": 0}
         for changed, said in {
@@ -413,6 +470,21 @@ class TestRows:
             np.testing.assert_allclose(found[1:299], weights.sum(0)[1:299], rtol=1e-4)
         assert of_decoder.takes_long("received", {"sinks": "rescaled"})
         assert not of_decoder.takes_long("received", {"sinks": "hidden"})
+
+    @pytest.mark.parametrize("sinks", ["shown", "hidden", "rescaled"])
+    def test_a_word_that_begins_with_a_left_out_key_has_what_its_other_pieces_receive(self, split_character, sinks):
+        rows = np.diff(ask(split_character, "starts", of="tokens", words=1))
+        matrix = ask(split_character, "matrix", layer=0, words=1, sinks=sinks)[1]
+        wanted = np.nansum(matrix * rows[:, None], 0)
+        received = ask(split_character, "received", heads="0.1", words=1, sinks=sinks)
+        np.testing.assert_allclose(np.nan_to_num(received), wanted, rtol=1e-5)
+
+    def test_columns_take_long_where_no_logsumexp_was_recorded(self, of_decoder):
+        without = Answers(make_recording(keep=("qk",)))
+        for answers, long in ((of_decoder, False), (without, True)):
+            assert answers.takes_long("row", {"direction": "receives"}) is long
+            assert not answers.takes_long("row", {"direction": "gives"})
+        assert of_decoder.takes_long("row", {"direction": "receives", "sinks": "rescaled"})
 
     def test_a_sentence_has_its_matrices_in_full(self, of_encoder, encoder):
         starts = ask(of_encoder, "starts", of="tokens", words=1)

@@ -21,7 +21,7 @@ from softmap.errors import ParameterError, RecordingError, RowError, SizeError
 from softmap.recorded import RecordedSequence, Recording
 from softmap.viewer.answers import Answers
 from softmap.viewer.export import export_html
-from softmap.viewer.ingredients import _compact
+from softmap.viewer.ingredients import Ingredients, Shared, _compact
 from softmap.viewer.pieces import pack
 
 RECORDINGS = {
@@ -280,6 +280,14 @@ def test_a_bias_is_a_number_for_each_distance_where_it_can_be():
     assert np.array_equal(_compact(places, 0, 9, 17), places.strip(range(1), range(9), range(17))[0])
     beyond = biases.from_function(lambda head, query, key: (query * key) * 0.5 + head)
     assert _compact(beyond, 0, 9, 600) is None
+
+
+def test_float64_stays_float64():
+    layer = make_layer(queries=9, dtype=torch.float64)
+    ingredients = Ingredients(layer, 0, (), Shared())
+    held = ingredients.of_head(1) | ingredients.values(1)
+    assert {array.dtype for name, array in held.items() if name[0] in "qkv"} == {np.dtype(np.float64)}
+    np.testing.assert_array_equal(held["q/0.1"], layer.q[1])
 
 
 def test_pieces_are_planes_of_bytes():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import CancelledError
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from by_blocks import HALF, blocks, by_words, dense_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -96,7 +98,7 @@ def test_pixels_in_words_are_blocks_of_the_matrix_in_words(decoder):
 
 
 def test_a_word_of_many_pieces_is_summed_up_in_strips(decoder, monkeypatch):
-    monkeypatch.setattr("softmap.viewer.sources.STRIP", 900)
+    monkeypatch.setattr("softmap.viewer.sight.STRIP", 900)
     starts = np.array([0, 200, 201, 300])
     found = in_words(decoder.layers[0].matrix[0], starts, starts, lambda: False)
     np.testing.assert_allclose(found, by_words(dense_of(decoder.layers[0], 0)[0], starts, starts), rtol=1e-5)
@@ -120,11 +122,19 @@ def test_block_says_where_its_largest_weight_is(decoder, zoom):
 def test_block_looks_where_the_kept_blocks_say(decoder, monkeypatch):
     monkeypatch.setattr("softmap.viewer.headmap.TILE", 0)  # as if every block were too large to look at whole
     weights, _ = dense_of(decoder.layers[0], 1)
-    shown = make_map(decoder.layers[0])
-    for half in (False, True):
-        for level in shown._levels:
-            level.max = level.max.astype(np.float16) if half else level.max
-        assert weights[shown.block(7, 1, 0).at] == weights[128:256, :128].max()
+    assert weights[make_map(decoder.layers[0]).block(7, 1, 0).at] == weights[128:256, :128].max()
+
+
+def test_block_whose_weights_are_too_small_to_be_told_from_0_names_one_that_may_be_seen(monkeypatch):
+    monkeypatch.setattr("softmap.viewer.headmap.TILE", 0)
+    mask = masks.from_function(lambda query, key: (query >= 40) | (key >= 40))
+    layer = make_layer(queries=300, d_k=1, mask=mask, keep=("qk",), heads=1, kv_heads=1)
+    k = torch.where(torch.arange(300) < 128, -1000.0, 0.0)[None, :, None]
+    layer = replace(layer, q=torch.ones_like(layer.q), k=k, scale=1.0, largest=(1.0, 1000.0))
+    found = make_map(layer, head=0).block(7, 0, 0)
+    assert found.mean == 0
+    assert max(found.at) >= 40
+    assert dense_of(layer, 0)[1][found.at]
 
 
 def test_what_is_filled_ahead_of_time_is_what_would_be_computed(decoder):
@@ -147,8 +157,27 @@ def test_blocks_that_are_kept_are_bounded_whatever_the_length():
     shown = HeadMap(Long())
     (level,) = shown._levels
     assert level.sum.shape == (4096, 2048)
-    assert level.sum.dtype == np.float16
+    assert level.sum.dtype == level.max.dtype == np.float32
     assert shown.nbytes <= 64 << 20
+
+
+def test_of_weights_that_differ_in_their_last_digits_alone_the_largest_is_named(monkeypatch):
+    class Alike:
+        shape = 1 << 16, 1 << 16
+
+        def cells(self, rows, columns, zoom, cancelled):
+            size = -(-len(rows) >> zoom), -(-len(columns) >> zoom)
+            weights = np.full(size, 0.99, np.float32)
+            for row, column, more in ((9_000, 70, 1e-5), (60_000, 50_000, 2e-5)):
+                if row in rows and column in columns:
+                    weights[(row - rows.start) >> zoom, (column - columns.start) >> zoom] += more
+            return weights, weights
+
+        def seen(self, rows, columns, zoom, cancelled):
+            return np.ones((-(-len(rows) >> zoom), -(-len(columns) >> zoom)), bool)
+
+    shown = HeadMap(Alike())
+    assert shown.block(shown.top, 0, 0).at == (60_000, 50_000)
 
 
 def test_pieces_that_were_computed_before_a_question_was_cancelled_stay(decoder, monkeypatch):

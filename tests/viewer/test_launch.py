@@ -14,7 +14,7 @@ import pytest
 from recorded.builders import make_recording
 from serving import get, make_view, send, token_of
 
-from softmap.errors import ParameterError, RecordingError
+from softmap.errors import ParameterError, RecordingError, SoftmapError
 from softmap.viewer import view as view_of
 from softmap.viewer.launch import View
 
@@ -45,6 +45,18 @@ def test_small_answers_are_sent_at_once():
         own = accepted.transport.get_extra_info("socket")
         assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert connection.getpeername()[1] == shown.port
+
+
+def test_server_that_does_not_start_is_said_to_and_nothing_is_left_running(monkeypatch, caplog):
+    async def startup(self, sockets=None):
+        raise OSError("too many open files")
+
+    monkeypatch.setattr("uvicorn.Server.startup", startup)
+    before = threading.active_count()
+    with pytest.raises(SoftmapError, match=r"the map's server: expected one that starts within 10 s, got none"):
+        make_view()
+    assert "too many open files" in caplog.text
+    assert threading.active_count() == before
 
 
 def test_port_is_the_one_that_is_asked_for():

@@ -16,7 +16,7 @@ from recorded.builders import make_recording
 from serving import cookie_of, get, make_view, send, token_of
 
 from softmap.errors import ParameterError, RecordingError
-from softmap.viewer import server
+from softmap.viewer import server, shipped
 
 TILE = "/ask/tile?layer=0&head=1&zoom=0&row=0&column=0&how=max&sinks=shown&words=0"
 CROSS = {"sec_fetch_site": "cross-site", "sec_fetch_dest": "document"}
@@ -196,7 +196,7 @@ def test_policy_knows_the_style_that_openseadragon_adds():
     (text,) = re.findall(
         r"""["'`](@media ?\(hover: ?none\)[^"'`]*)["'`]""", re.sub(r"""["'`]\s*\+\s*["'`]""", "", script)
     )
-    assert text == server.OPENSEADRAGON_STYLE
+    assert text == shipped.OPENSEADRAGON_STYLE
 
 
 def test_page_without_its_files_is_refused(tmp_path, view):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import warnings
 from collections.abc import Callable
@@ -79,10 +80,10 @@ def export(
     with status() as say_status:
         for kind, file in pictures.items():
             say_status(f"drawing {file}")
-            _write(f"--{kind}", file, lambda kind=kind, file=file: _draw(recording, file, kind, where, look))  # type: ignore[misc]
+            _write(f"--{kind}", file, functools.partial(_draw, recording, file, kind, where, look))
         if html is not None:
             options = where | _of_page(**of_page)
-            _write("--html", html, lambda: _export(recording, html, options, say_status))
+            _write("--html", html, functools.partial(_export, recording, html, options, say_status))
 
 
 def _check(html: Path | None, pictures: dict[str, Path], of_page: dict[str, Any], look: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from softmap.errors import ParameterError, ShapeError, SizeError, TileError
-from softmap.kernels.contract import Cells, Distance, Top, Wanted
+from softmap.kernels.contract import Distance, Top, Wanted
 from softmap.matrix.blocks import How, Rectangle, cells_of
 from softmap.matrix.indexing import expand, places
 from softmap.matrix.inputs import kind_of, read_count, read_distance, read_grid, read_problem, read_values
@@ -278,7 +278,9 @@ class AttentionMatrix(LazyMatrix):
         """
         if how not in ("sum", "max"):
             raise ParameterError("how", '"sum" or "max"', repr(how), "It says what a cell tells of its weights.")
-        found = self._cells(cell, rows, keys)
+        rectangle = self._rectangle(cell, rows, keys)
+        self._refuse_large((self.heads, *rectangle.shape))
+        found = cells_of(self._lookup, self._heads.tolist(), rectangle)
         return self._give(found.sum if how == "sum" else found.max)
 
     def steps(self, rows: Any = None, keys: Any = None, v: Float[Array, "keys d_v"] | None = None) -> Steps:
@@ -322,17 +324,15 @@ class AttentionMatrix(LazyMatrix):
             scale=problem.scale,
         )
 
-    def _cells(self, cell: int | tuple[int, int], rows: slice | None = None, keys: slice | None = None) -> Cells:
-        """As `blocks`, sums and maxima of one pass: torch tensors, (heads, down, across)."""
+    def _rectangle(self, cell: int | tuple[int, int], rows: slice | None, keys: slice | None) -> Rectangle:
+        """The arguments of `blocks`, checked: no cell is larger than the rectangle."""
         pair = tuple(cell) if isinstance(cell, tuple | list) else (cell, cell)
         hint = "It is how many queries and keys a cell has: cell=16, or cell=(16, 64)."
         if len(pair) != 2:
             raise ParameterError("cell", "a whole number, or a pair (queries, keys)", repr(cell), hint)
         down, across = (read_count("cell", size, 1, hint) for size in pair)
         over = _side("rows", rows, self.queries), _side("keys", keys, self.keys)
-        rectangle = Rectangle(*over, min(down, len(over[0])), min(across, len(over[1])))
-        self._refuse_large((self.heads, *rectangle.shape))
-        return cells_of(self._lookup, self._heads.tolist(), rectangle)
+        return Rectangle(*over, min(down, len(over[0])), min(across, len(over[1])))
 
     def _view(self, stage: Stage) -> StageView:
         view = object.__new__(StageView)

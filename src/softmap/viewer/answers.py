@@ -29,7 +29,7 @@ from softmap.viewer.headmap import TILE
 from softmap.viewer.parameters import Parameters, shown
 from softmap.viewer.rows import Rows
 from softmap.viewer.sight import never, stop_if
-from softmap.viewer.sources import in_words, weights_of
+from softmap.viewer.sources import in_words, largest_of
 from softmap.viewer.steps import Cell, Stories
 from softmap.viewer.texts import Texts
 from softmap.viewer.tiles import SINKS, Tiles, Which
@@ -115,12 +115,16 @@ class Answers:
 
     def takes_long(self, name: str, params: Mapping[str, str]) -> bool:
         """Whether a question may take seconds, so that others should not wait behind it."""
-        if name in ("thumbs", "received") and any(layer.summary is None for layer in self._recording.layers):
-            return True
-        of_all_rows = name == "received" or params.get("direction") == "receives"
-        tokens = self._recording.tokens
-        long_story = name == "steps" and tokens is not None and len(tokens) > PAGE
-        return name == "roles" or long_story or (of_all_rows and params.get("sinks") == "rescaled")
+        layers, tokens = self._recording.layers, self._recording.tokens
+        summaries = [layer.summary for layer in layers]
+        rescaled = params.get("sinks") == "rescaled"
+        if name == "thumbs":
+            return any(summary is None or summary.cells is None for summary in summaries)
+        if name == "received":
+            return rescaled or any(summary is None or summary.received is None for summary in summaries)
+        if name == "row" and params.get("direction") == "receives":  # needs the logsumexp of all rows
+            return rescaled or any(layer.logsumexp is None for layer in layers)
+        return name == "roles" or (name == "steps" and tokens is not None and len(tokens) > PAGE)
 
     def prepare(self, cancelled: Cancelled = never) -> bool:
         """Compute a little of what may be asked for next; whether there was anything.
@@ -149,13 +153,7 @@ class Answers:
         start = read.number("start", 0, count)
         hint = f"It is one past the last unit, at most {UNITS} after the first."
         units = range(start, read.number("stop", start, min(count, start + UNITS), what=hint))
-        found = [text.unit(i, words) for i in units]
-        return {
-            "labels": [unit.label for unit in found],
-            "gaps": [text.gap(i, words) for i in units],
-            "starts": [unit.start for unit in found],
-            "special": [unit.special for unit in found],
-        }
+        return text.described(units, words)
 
     def _starts(self, read: Parameters, _: Cancelled) -> Answer:
         return _numbers(self._text(read).starts(read.flag("words")), np.int32)
@@ -213,9 +211,7 @@ class Answers:
         sides = self._texts.queries(layer), self._texts.keys(layer)
         rows, keys = (side.starts(words)[i : i + 2] for side, i in zip(sides, (row, column), strict=True))
         matrix = self._tiles.matrix(which.layer, which.sinks)[which.head]
-        weights = weights_of(matrix, range(*rows.tolist()), range(*keys.tolist()))
-        i, j = divmod(int(weights.argmax()), weights.shape[1])
-        query, key = int(rows[0]) + i, int(keys[0]) + j
+        query, key = largest_of(matrix, range(*rows.tolist()), range(*keys.tolist()), cancelled)
         scaled = float(layer.matrix.scaled[which.head, query, key])
         return {
             "query": query,

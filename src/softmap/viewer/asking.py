@@ -24,7 +24,6 @@ WAITING = 256
 """Questions that wait in a line, at most."""
 QUIET = 0.1
 """Seconds without a question after which something is prepared: between two of a page there are fewer."""
-
 PAUSE = 0.005
 """Seconds after which what takes long looks again whether it may go on."""
 

@@ -9,18 +9,16 @@ its hash, and nothing be loaded (Content Security Policy, https://www.w3.org/TR/
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 import os
 from collections.abc import Callable, Sequence
 from html import escape
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from softmap.errors import ParameterError, RecordingError
 from softmap.viewer.held import Holding, Place
 from softmap.viewer.pieces import Pieces
+from softmap.viewer.shipped import OPENSEADRAGON_STYLE, read, source_of
 from softmap.viewer.texts import Texts, holding
 from softmap.writing import written
 
@@ -137,14 +135,12 @@ def _word_of(recording: Recording, start: Place, query: int) -> range:
 
 def _around(title: str) -> tuple[bytes, bytes]:
     """What stands before and after the data."""
-    from softmap.viewer.server import OPENSEADRAGON_STYLE
-
     script, style = _static("softmap.js"), _static("softmap.css")
     policy = "; ".join(
         (
             "default-src 'none'",
-            f"script-src {_hash(script)}",
-            f"style-src {_hash(style)} {_hash(OPENSEADRAGON_STYLE)}",
+            f"script-src {source_of(script)}",
+            f"style-src {source_of(style)} {source_of(OPENSEADRAGON_STYLE)}",
             "img-src data: blob:",
             "base-uri 'none'",
             "form-action 'none'",
@@ -159,19 +155,9 @@ def _static(name: str) -> str:
     Raises:
         RecordingError: it is not there, or would end the element that it stands in.
     """
-    try:
-        text = files("softmap.viewer").joinpath("static").joinpath(name).read_text(encoding="utf-8")
-    except OSError as error:
-        hint = "Install softmap anew; in a clone, `make page` makes it."
-        raise RecordingError(
-            f"the page's {name}", "a file of the package", error.strerror or str(error), hint
-        ) from error
+    text = read(name)
     for end in ("</script", "</style", "<!--"):
         if end in text.lower():
             hint = "Build the page anew: make page."
             raise RecordingError(f"the page's {name}", "no end of an element in it", end, hint)
     return text
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

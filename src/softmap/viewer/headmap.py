@@ -18,8 +18,6 @@ import numpy as np
 from softmap.viewer.sight import never, stop_if
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from jaxtyping import Bool, Float
 
     from softmap.viewer.sight import Cancelled
@@ -35,8 +33,6 @@ MOST = 4096
 """Blocks each way that are kept of a head, at most."""
 PIECE = 4096
 """Weights each way of a rectangle that is computed at once, where blocks are kept."""
-EXACT = 1 << 21
-"""Blocks up to which they are kept in float32; more, in float16, as tiles are."""
 
 
 class Source(Protocol):
@@ -58,7 +54,7 @@ class Level:
 
     Attributes:
         zoom: how large they are.
-        sum: the sum of the weights in each, (down, across).
+        sum: the sum of the weights in each, (down, across), float32.
         max: the largest of them.
         missing: which pieces of side x side blocks are still to be computed.
         side: blocks of a piece each way.
@@ -67,8 +63,7 @@ class Level:
     def __init__(self, zoom: int, shape: tuple[int, int]) -> None:
         self.zoom, self.side = zoom, max(1, PIECE >> zoom)
         down, across = (-(-size >> zoom) for size in shape)
-        dtype = np.float32 if down * across <= EXACT else np.float16
-        self.sum, self.max = np.zeros((down, across), dtype), np.zeros((down, across), dtype)
+        self.sum, self.max = np.zeros((2, down, across), dtype=np.float32)
         self.missing = np.ones((-(-down // self.side), -(-across // self.side)), dtype=bool)
 
     @classmethod
@@ -144,14 +139,13 @@ class HeadMap:
     Attributes:
         shape: how many rows and columns there are at zoom 0.
         top: the zoom at which all of it is one pixel.
-        why: why coarse tiles take computing, where the recording's statistics do not give them; else empty.
     """
 
-    def __init__(self, source: Source, known: Level | None = None, why: str = "") -> None:
+    def __init__(self, source: Source, known: Level | None = None) -> None:
         """A map of a source, some of whose blocks are known."""
-        self._source, self.shape, self.why = source, source.shape, why
+        self._source, self.shape = source, source.shape
         self.top = (max(self.shape) - 1).bit_length()
-        zoom = max(FINE, (-(-max(self.shape) // MOST) - 1).bit_length())
+        zoom = max(FINE, zoom_within(self.shape, MOST))
         self._levels = [] if known is None else [known]
         if zoom <= self.top and (known is None or zoom < known.zoom):
             self._levels.append(Level(zoom, self.shape))  # finest last
@@ -192,8 +186,7 @@ class HeadMap:
         if not self._source.seen(rows, columns, zoom, cancelled)[0, 0]:
             return Block(rows, columns, None, None)
         sums, _ = self._cells(zoom, down, across, cancelled)
-        places = [self._largest(*part, cancelled) for part in self._candidates(zoom, rows, columns)]
-        _, at = max(places, key=lambda place: place[0])
+        at = self._largest(*self._part_with_largest(zoom, rows, columns, cancelled), cancelled)
         return Block(rows, columns, float(sums[0, 0]) / (len(rows) * len(columns)), at)
 
     def fill(self, cancelled: Cancelled = never) -> bool:
@@ -214,7 +207,7 @@ class HeadMap:
         down, across = _under(rows, columns, zoom - level.zoom, level.sum.shape)
         level.complete(self._source, down, across, cancelled)
         place = slice(down.start, down.stop), slice(across.start, across.stop)
-        sums, maxima = level.sum[place].astype(np.float32), level.max[place].astype(np.float32)
+        sums, maxima = level.sum[place].copy(), level.max[place].copy()
         for _ in range(zoom - level.zoom):
             sums, maxima = _halved(sums, np.add), _halved(maxima, np.maximum)
         return sums, maxima
@@ -223,26 +216,30 @@ class HeadMap:
         """The coarsest blocks that pixels of a zoom are made of; None where they are computed each time."""
         return next((level for level in self._levels if level.zoom <= zoom), None)
 
-    def _candidates(self, zoom: int, rows: range, columns: range) -> Iterator[tuple[range, range]]:
-        """The parts of a block one of which holds its largest weight: all of it, where it is small."""
+    def _part_with_largest(self, zoom: int, rows: range, columns: range, cancelled: Cancelled) -> tuple[range, range]:
+        """The part of a block that holds its largest weight: all of it, where it is small."""
         level = self._level(zoom)
         if level is None or len(rows) * len(columns) <= PIECE * TILE:
-            yield rows, columns
-            return
-        first = rows.start >> level.zoom, columns.start >> level.zoom
-        maxima = level.max[first[0] : -(-rows.stop >> level.zoom), first[1] : -(-columns.stop >> level.zoom)]
-        found = np.argwhere(maxima == maxima.max())
-        for place in found[: 1 if maxima.dtype == np.float32 else 64]:  # what float16 rounds to one may differ
-            i, j = (n + int(at) for n, at in zip(first, place, strict=True))
-            yield _under(range(i, i + 1), range(j, j + 1), level.zoom, self.shape)
+            return rows, columns
+        top, left = rows.start >> level.zoom, columns.start >> level.zoom
+        maxima = level.max[top : -(-rows.stop >> level.zoom), left : -(-columns.stop >> level.zoom)]
+        if not maxima.any():  # all are too small to be told from 0: the first that may be seen
+            maxima = self._source.seen(rows, columns, level.zoom, cancelled)
+        i, j = divmod(int(maxima.argmax()), maxima.shape[1])
+        return _under(range(top + i, top + i + 1), range(left + j, left + j + 1), level.zoom, self.shape)
 
-    def _largest(self, rows: range, columns: range, cancelled: Cancelled) -> tuple[float, tuple[int, int]]:
-        """The largest weight that may be seen in a rectangle, and where it is."""
+    def _largest(self, rows: range, columns: range, cancelled: Cancelled) -> tuple[int, int]:
+        """Where the largest weight is that may be seen in a rectangle."""
         stop_if(cancelled)
         _, weights = self._source.cells(rows, columns, 0, cancelled)
         weights = np.where(self._source.seen(rows, columns, 0, cancelled), weights, -1)
         i, j = divmod(int(weights.argmax()), len(columns))
-        return float(weights[i, j]), (rows.start + i, columns.start + j)
+        return rows.start + i, columns.start + j
+
+
+def zoom_within(shape: tuple[int, ...], pixels: int) -> int:
+    """The finest zoom at which there are at most so many pixels each way."""
+    return (-(-max(shape) // pixels) - 1).bit_length()
 
 
 def _under(down: range, across: range, zoom: int, shape: tuple[int, ...]) -> tuple[range, range]:

@@ -18,8 +18,9 @@ from softmap.errors import SizeError, SoftmapError
 from softmap.language import LANGUAGES, describe_step_2, say
 from softmap.mechanism import PAGE
 from softmap.telling import added_by, steps_of
-from softmap.viewer.headmap import TILE
+from softmap.viewer.headmap import TILE, zoom_within
 from softmap.viewer.ingredients import Ingredients, Shared
+from softmap.viewer.steps import agreement
 from softmap.viewer.texts import Text, Texts
 from softmap.viewer.tiles import SINKS
 
@@ -136,7 +137,7 @@ class Holding:
                 "mask": None if (mask := added_by(layer, 0).mask) is None else repr(mask),
                 "bias": None if layer.bias is None else repr(layer.bias),
             },
-            "agreement": {language: _agreement(layer, language) for language in LANGUAGES},
+            "agreement": {language: agreement(layer, language) for language in LANGUAGES},
         }
 
     def _add_others(self) -> None:
@@ -160,14 +161,14 @@ class Holding:
 
     def _add_overview(self, place: Place, sinks: str) -> None:
         """All pixels of a head's map from some zoom on, both ways, where it is beyond a page."""
-        longest = max(self._layers[place.layer].shape[1:])
-        if longest <= PAGE or self._layers[place.layer].q is None:
+        sides = self._layers[place.layer].shape[1:]
+        if max(sides) <= PAGE or self._layers[place.layer].q is None:
             return
-        first = max(COARSE, (-(-longest // OVERVIEW) - 1).bit_length())
+        first = max(COARSE, zoom_within(sides, OVERVIEW))
         for how in ("max", "mean"):
             levels = {
                 f"level/{place}/{how}/{sinks}/{zoom}": self._level(place, zoom, how, sinks)
-                for zoom in range(first, (longest - 1).bit_length() + 1)
+                for zoom in range(first, zoom_within(sides, 1) + 1)
             }
             self._pieces.add(levels)
 
@@ -197,29 +198,15 @@ def _of_text(of: str, text: Text) -> dict[str, Any]:
     """A text, where its tokens stand in it, and its units both ways."""
     held: dict[str, Any] = {f"text/{of}": text.tokens.text, f"places/{of}": _places(text)}
     for words in (False, True):
-        units = range(text.count(words))
-        held[f"units/{of}/{int(words)}"] = {
-            "labels": [text.unit(i, words).label for i in units],
-            "gaps": [text.gap(i, words) for i in units],
-            "starts": [text.unit(i, words).start for i in units],
-            "special": [text.unit(i, words).special for i in units],
-        }
+        held[f"units/{of}/{int(words)}"] = text.described(range(text.count(words)), words)
     return held
 
 
 def _places(text: Text) -> Int[Numbers, "tokens 2"]:
     """Where in the text each token stands, without white space around it: start and stop, as JavaScript counts."""
-    whole, places, end = text.tokens.text, [], 0
-    for (start, stop), special in zip(text.tokens.spans, text.tokens.special, strict=True):
-        surface = "" if special else whole[start:stop]
-        if not surface:
-            places.append((end, end))
-            continue
-        first = start + len(surface) - len(surface.lstrip())
-        end = first + len(surface.strip())
-        places.append((first, end))
-    wide = np.array([0, *(1 + (ord(char) > 0xFFFF) for char in whole)]).cumsum()  # UTF-16 units before each character
-    found: Numbers = wide[np.array(places).reshape(-1, 2)].astype(np.int32)
+    # UTF-16 units before each character
+    wide = np.array([0, *(1 + (ord(char) > 0xFFFF) for char in text.tokens.text)]).cumsum()
+    found: Numbers = wide[np.array(text.places(False)).reshape(-1, 2)].astype(np.int32)
     return found
 
 
@@ -236,9 +223,3 @@ def _said(layer: RecordedLayer, language: str) -> dict[str, dict[str, Any]]:
         "output": (say(language, "output_title"), [say(language, "output" if layer.v is not None else "output_none")]),
     }
     return {name: {"title": title, "sentences": sentences} for name, (title, sentences) in said.items()}
-
-
-def _agreement(layer: RecordedLayer, language: str) -> str:
-    if layer.difference is None:
-        return say(language, "agreement_none")
-    return say(language, "agreement_recorded", difference=f"{layer.difference:.1e}")

@@ -14,10 +14,10 @@ import torch
 
 from softmap.errors import SoftmapError
 from softmap.matrix.known import REUSED
-from softmap.matrix.lookup import STRIP
 from softmap.matrix.without import without
 from softmap.mechanism import PAGE
 from softmap.recorded import forms
+from softmap.viewer.sight import strips
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -155,15 +155,14 @@ def _compact(bias: Bias, head: int, queries: int, keys: int) -> Float[Numbers, "
         first = queries - 1 - torch.arange(rows.start, rows.stop)
         return by_distance[first[:, None] + torch.arange(keys)]
 
-    height = max(1, STRIP // keys)
-    strips = (range(top, min(top + height, queries)) for top in range(0, queries, height))
-    if all(torch.equal(bias.strip(own, rows, row)[0].float().cpu(), unrolled(rows)) for rows in strips):
+    if all(torch.equal(bias.strip(own, rows, row)[0].float().cpu(), unrolled(rows)) for rows in strips(column, keys)):
         return by_distance.numpy()
     return bias.strip(own, column, row)[0].float().numpy(force=True) if max(queries, keys) <= PAGE else None
 
 
 def _wide(tensor: torch.Tensor) -> Float[Numbers, "tokens d"]:
-    return tensor.float().numpy(force=True)
+    """float32, or float64 where it is that."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32)).numpy(force=True)
 
 
 def _logsumexp(matrix: Any, head: int) -> Float[Numbers, " queries"]:

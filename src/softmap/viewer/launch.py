@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import logging
 import os
 import secrets
 import socket
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from softmap.errors import ParameterError
+from softmap.errors import ParameterError, SoftmapError
 from softmap.viewer.answers import Answers
 from softmap.viewer.asking import Worker
 from softmap.viewer.server import application
@@ -31,6 +32,8 @@ STARTING, ENDING = 10.0, 0.8
 """Seconds that are waited for a server to start, and to end; what is computed just then may go on a little longer."""
 PATIENCE = 0.3
 """Seconds that an ending server gives to browsers to read what it has answered."""
+
+log = logging.getLogger(__name__)
 
 
 class View:
@@ -59,6 +62,7 @@ class View:
         Raises:
             ParameterError: a port that is taken, or no port; no such layer or head.
             RecordingError: a batch of several sequences, or no layers.
+            SoftmapError: a server that does not start.
         """
         answers = Answers(recording, layer=layer, head=head)
         token, listener = secrets.token_urlsafe(32), _listen(port)
@@ -75,6 +79,10 @@ class View:
         self._thread.start()
         atexit.register(self.close)
         self._server.ready.wait(STARTING)
+        if not self._server.started:
+            self.close()
+            expected, hint = f"one that starts within {STARTING:g} s", "The log says why; try again, or another port."
+            raise SoftmapError("the map's server", expected, "none", hint)
 
     def close(self) -> None:
         """End it. Pages that are open stay as they are, and get no more answers."""
@@ -105,8 +113,15 @@ class View:
         return "View(closed)" if self._server.should_exit else f"View({self.url!r})"
 
     def _run(self, listener: socket.socket) -> None:
-        self._server.run([listener])
-        self._worker.close()
+        try:
+            self._server.run([listener])
+        except Exception:
+            log.exception("softmap's server ended")
+        finally:
+            self._server.should_exit = True
+            self._server.ready.set()
+            listener.close()
+            self._worker.close()
 
 
 class _Server(uvicorn.Server):

@@ -75,7 +75,9 @@ class Rows:
         total, seen = np.zeros(len(keys) - 1), np.zeros(len(keys) - 1, dtype=bool)
         for layer, head in heads:
             stop_if(cancelled)
-            total += np.add.reduceat(self._received(layer, head, sinks).astype(np.float64), keys[:-1])
+            own = self._received(layer, head, sinks).astype(np.float64)
+            own[list(self._tiles.sight(layer, sinks).left_out)] = 0  # a word may have other pieces
+            total += np.add.reduceat(own, keys[:-1])
         for layer in {layer for layer, _ in heads}:
             every = np.array([0, self._layers[layer].shape[1]])
             seen |= self._tiles.sight(layer, sinks).cells(every, keys, cancelled)[0]

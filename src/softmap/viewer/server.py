@@ -15,12 +15,10 @@ Questions are answered elsewhere (`answers.py`); one whose asker has gone is can
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import hmac
 import json
 import logging
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -36,6 +34,7 @@ from softmap.errors import ParameterError, RecordingError, SoftmapError
 from softmap.viewer.answers import QUESTIONS
 from softmap.viewer.asking import BusyError
 from softmap.viewer.parameters import as_json
+from softmap.viewer.shipped import OPENSEADRAGON_STYLE, STATIC, read, source_of
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable
@@ -45,13 +44,11 @@ if TYPE_CHECKING:
     from softmap.viewer.answers import Answer
     from softmap.viewer.asking import Worker
 
-OPENSEADRAGON_STYLE = "@media (hover: none) {    .openseadragon-canvas:focus {        outline: none !important;    }}"
-"""The text of the one style element that OpenSeadragon adds to the page."""
 POLICY = "; ".join(
     (
         "default-src 'none'",
         "script-src 'self'",
-        f"style-src 'self' 'sha256-{base64.b64encode(hashlib.sha256(OPENSEADRAGON_STYLE.encode()).digest()).decode()}'",
+        f"style-src 'self' {source_of(OPENSEADRAGON_STYLE)}",
         "img-src 'self' blob: data:",
         "connect-src 'self'",
         "font-src 'self'",
@@ -90,21 +87,20 @@ ONWARD = (
 log = logging.getLogger(__name__)
 
 
-def application(worker: Worker, token: str, port: int, static: Traversable | None = None) -> Starlette:
+def application(worker: Worker, token: str, port: int, static: Traversable = STATIC) -> Starlette:
     """The server as an ASGI application.
 
     Args:
         worker: who answers the questions.
         token: what a first request has to bring.
         port: where it listens.
-        static: the folder of the page's files; the package's own unless given.
+        static: the folder of the page's files.
 
     Raises:
         RecordingError: a file of the page is not there.
     """
-    folder = files("softmap.viewer").joinpath("static") if static is None else static
     questions = Questions(worker)
-    pages = [Route(path, _page(folder, *what), methods=["GET"]) for path, what in FILES.items()]
+    pages = [Route(path, _page(static, *what), methods=["GET"]) for path, what in FILES.items()]
     app = Starlette(
         routes=[*pages, Route("/ask/{question}", questions.answer, methods=["GET"])],
         middleware=[Middleware(Guard, token=token, port=port)],
@@ -299,13 +295,7 @@ def _status(name: str, error: SoftmapError) -> int:
 
 def _page(folder: Traversable, name: str, media_type: str) -> Any:
     """What answers with a file of the package, or says that it has not changed."""
-    try:
-        content = folder.joinpath(name).read_bytes()
-    except OSError as error:
-        hint = "Install softmap anew; in a clone, `npm run build` makes them."
-        raise RecordingError(
-            f"the page's {name}", "a file of the package", error.strerror or str(error), hint
-        ) from error
+    content = read(name, folder).encode()
     etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
     async def give(request: Request) -> Response:

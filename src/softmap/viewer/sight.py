@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
@@ -91,10 +91,8 @@ class Sight:
     def _of_strips(self, row_edges: Numbers, key_edges: Numbers, cancelled: Cancelled) -> Bool[Numbers, "down across"]:
         """Of any mask: its booleans, a strip at a time, at the keys that can matter."""
         seen = np.zeros((len(row_edges) - 1, len(key_edges) - 1), dtype=bool)
-        height = max(1, STRIP // int(key_edges[-1] - key_edges[0]))
-        for first in range(int(row_edges[0]), int(row_edges[-1]), height):
+        for rows in strips(range(int(row_edges[0]), int(row_edges[-1])), int(key_edges[-1] - key_edges[0])):
             stop_if(cancelled)
-            rows = range(first, min(first + height, int(row_edges[-1])))
             matter = self._spans.key_range(rows)
             keys = range(max(matter.start, int(key_edges[0])), min(matter.stop, int(key_edges[-1])))
             if not keys:
@@ -105,6 +103,12 @@ class Sight:
             some = np.logical_or.reduceat(np.logical_or.reduceat(strip, columns, axis=1), lines, axis=0)
             seen[down, across] |= some
         return seen
+
+
+def strips(rows: range, width: int) -> Iterator[range]:
+    """The rows in strips of at most `STRIP` numbers, of which each row has so many (one row at least)."""
+    height = max(1, STRIP // width)
+    return (range(first, min(first + height, rows.stop)) for first in range(rows.start, rows.stop, height))
 
 
 def parts(edges: Int[Numbers, " cells1"], part: range) -> tuple[slice, Int[Numbers, " n"]]:

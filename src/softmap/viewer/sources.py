@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from softmap.matrix.blocks import Rectangle, cells_of
-from softmap.matrix.lookup import STRIP
 from softmap.viewer.headmap import edges
-from softmap.viewer.sight import parts, stop_if
+from softmap.viewer.sight import parts, stop_if, strips
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -25,6 +24,22 @@ def weights_of(matrix: AttentionMatrix, rows: range, keys: range) -> Float[Numbe
     found: Any = matrix[rows.start : rows.stop, keys.start : keys.stop]
     weights: Numbers = found.numpy(force=True).astype(np.float32, copy=False)
     return weights
+
+
+def largest_of(matrix: AttentionMatrix, rows: range, keys: range, cancelled: Cancelled) -> tuple[int, int]:
+    """The row and the key of the largest weight of a rectangle of one head, of which a strip is held at a time.
+
+    Raises:
+        CancelledError: nobody waits for it any more.
+    """
+    largest, at = -1.0, (rows.start, keys.start)
+    for strip in strips(rows, len(keys)):
+        stop_if(cancelled)
+        weights = weights_of(matrix, strip, keys)
+        i, j = divmod(int(weights.argmax()), len(keys))
+        if weights[i, j] > largest:
+            largest, at = float(weights[i, j]), (strip.start + i, keys.start + j)
+    return at
 
 
 def in_words(
@@ -46,10 +61,8 @@ def in_words(
     """
     keys, columns = range(int(key_starts[0]), int(key_starts[-1])), key_starts[:-1] - key_starts[0]
     sums = np.zeros((len(row_starts) - 1, len(key_starts) - 1), dtype=np.float32)
-    height = max(1, STRIP // len(keys))
-    for first in range(int(row_starts[0]), int(row_starts[-1]), height):
+    for rows in strips(range(int(row_starts[0]), int(row_starts[-1])), len(keys)):
         stop_if(cancelled)
-        rows = range(first, min(first + height, int(row_starts[-1])))
         place, lines = parts(row_starts, rows)
         to_units = np.add.reduceat(weights_of(matrix, rows, keys), columns, axis=1)
         sums[place] += np.add.reduceat(to_units, lines, axis=0)
@@ -110,9 +123,7 @@ class Words:
         down, across = edges(rows, zoom), edges(columns, zoom)
         keys, starts = self._keys[columns.start : columns.stop + 1], across[:-1] - columns.start
         sums, maxima = np.zeros((2, len(down) - 1, len(across) - 1), dtype=np.float32)
-        height = max(1, STRIP // len(columns))
-        for first in range(rows.start, rows.stop, height):
-            strip = range(first, min(first + height, rows.stop))
+        for strip in strips(rows, len(columns)):
             weights = in_words(self._matrix, self._rows[strip.start : strip.stop + 1], keys, cancelled)
             place, lines = parts(down, strip)
             sums[place] += np.add.reduceat(np.add.reduceat(weights, starts, axis=1), lines, axis=0)

@@ -125,7 +125,7 @@ class Stories:
         if told and tokens is not None and not all(tokens.special):
             row = cell._replace(key=0)  # the same for all its keys
             return self._kept.get((row, words, language), lambda: self._of_story(row, words, language), lambda made: 1)
-        return dict(_of_layer(layer, steps, added, language)), _agreement(layer, language)
+        return dict(_of_layer(layer, steps, added, language)), agreement(layer, language)
 
     def _of_story(self, cell: Cell, words: bool, language: str) -> tuple[dict[str, Said], str | None]:
         """The sentences of a story, and those that read the row."""
@@ -189,7 +189,8 @@ def _of_layer(layer: RecordedLayer, steps: Steps, added: Added, language: str) -
     yield "output", Said(say(language, "output_title"), [output])
 
 
-def _agreement(layer: RecordedLayer, language: str) -> str:
+def agreement(layer: RecordedLayer, language: str) -> str:
+    """How well the numbers agree with the model's, of a layer of which no story is told."""
     if layer.difference is None:
         return say(language, "agreement_none")
     return say(language, "agreement_recorded", difference=f"{layer.difference:.1e}")

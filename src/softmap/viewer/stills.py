@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import io
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -23,10 +22,11 @@ from matplotlib.ticker import MaxNLocator
 
 from softmap.errors import ParameterError
 from softmap.matrix.inputs import kind_of
+from softmap.mechanism import PAGE
 from softmap.narrative import headline
 from softmap.render.fonts import FONTS, choose_fonts, drawing_style
 from softmap.render.sheet import INK, MUTED, RULE, Sheet
-from softmap.viewer.headmap import TILE, HeadMap
+from softmap.viewer.headmap import TILE, HeadMap, zoom_within
 from softmap.viewer.sight import Sight
 from softmap.viewer.sources import Tokens
 from softmap.viewer.texts import Texts
@@ -59,7 +59,7 @@ LARGEST_NUMBERS, LARGEST_LABELS, LARGEST_LINEAR = 12, 48, 64
 """Keys of a matrix with a number in each cell; with a token at each row and column; and whose scale is linear."""
 SIDE, CELL, NUMBER = 6.5, 0.5, 0.28
 """Inches of a matrix each way, at most; of a cell with a token beside it, at most; of one with its number in it, at least."""
-QUICK, SMALL, PAGE = 32_768, 256, 512
+QUICK, SMALL = 32_768, 256
 """Tokens of a matrix of which a notebook shows a picture; its pixels a side, but for a page, whose weights are all shown."""
 LONGEST_LABEL = 14
 
@@ -152,7 +152,7 @@ def as_figure(
     place, texts = recording.find_layer(number), Texts(recording)
     recorded = recording.layers[place]
     shown = Tiles(recording.layers, texts).map(Which(place, head, look.sinks))
-    zoom = _zoom(shown.shape, PIXELS)
+    zoom = zoom_within(shown.shape, PIXELS)
     labels = _labels(recorded, texts) if max(shown.shape) <= LARGEST_LABELS else None
     said = (
         f"Layer {number} · head {head}",
@@ -162,11 +162,6 @@ def as_figure(
     characters = {*"".join((*said, *(labels[0] + labels[1] if labels else ())))}
     with drawing_style(choose_fonts(characters)):
         return _draw(_pixels(shown, zoom, look.how), 1 << zoom, recorded.shape[2], labels, said, look)
-
-
-def _zoom(shape: Sequence[int], pixels: int) -> int:
-    """The finest zoom with at most so many pixels each way."""
-    return (-(-max(shape) // pixels) - 1).bit_length()
 
 
 def _pixels(shown: HeadMap, zoom: int, how: How) -> Float[Numbers, "h w"]:
@@ -329,7 +324,7 @@ def as_html(matrix: AttentionMatrix) -> str | None:
     own = object.__new__(type(matrix))
     own._set("weights", matrix._lookup, matrix._heads, True, kind_of(problem.q))
     shown = HeadMap(Tokens(own, Sight(problem.mask, matrix.queries, matrix.keys)))
-    zoom = 0 if max(matrix.shape) <= PAGE else _zoom(matrix.shape, SMALL)
+    zoom = 0 if max(matrix.shape) <= PAGE else zoom_within(matrix.shape, SMALL)
     pixels = _pixels(shown, zoom, look.how)
     norm, colors = look.norm(matrix.shape[1]), look.colors()
     each = "each weight" if zoom == 0 else f"the largest weight of each {1 << zoom} × {1 << zoom}"

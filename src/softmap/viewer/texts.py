@@ -65,6 +65,7 @@ class Text:
 
     def __init__(self, tokens: Tokens) -> None:
         self.tokens = tokens
+        self._places: dict[bool, list[tuple[int, int]]] = {}
         self._searched: dict[bool, _Searched] = {}
 
     @cached_property
@@ -88,14 +89,31 @@ class Text:
         whole = word.pieces == 1
         return word if whole else Unit(printable(self.tokens.pieces[i]), i, i + 1, self.tokens.special[i])
 
-    def gap(self, i: int, words: bool) -> str:
-        """The text between the unit before and this one, white space kept."""
-        return self.tokens.text[self._end_before(i, words) : self._place(i, words)[0]]
+    def described(self, units: range, words: bool) -> dict[str, list[Any]]:
+        """What is told of some units: labels, the text before each, their first tokens, and whether they are special."""
+        found = [self.unit(i, words) for i in units]
+        return {
+            "labels": [unit.label for unit in found],
+            "gaps": [self._gap(i, words) for i in units],
+            "starts": [unit.start for unit in found],
+            "special": [unit.special for unit in found],
+        }
 
     def context(self, i: int, words: bool) -> list[str]:
         """The text before a unit, how the unit is shown, and the text after it."""
-        (start, stop), text = self._place(i, words), self.tokens.text
+        (start, stop), text = self.places(words)[i], self.tokens.text
         return [text[max(0, start - AROUND) : start], self.unit(i, words).label, text[stop : stop + AROUND]]
+
+    def places(self, words: bool) -> list[tuple[int, int]]:
+        """Where in the text each unit's characters are, without white space; of one without any, where it would stand."""
+        if words not in self._places:
+            places, end = list[tuple[int, int]](), 0
+            for i in range(self.count(words)):
+                start, stop = self._span(i, words)
+                places.append((start, stop) if start < stop else (end, end))
+                end = max(end, stop) if start < stop else end
+            self._places[words] = places
+        return self._places[words]
 
     def find(self, wanted: str, words: bool) -> list[int]:
         """The units with which some text begins, in any case, and those whose labels have it in them."""
@@ -115,17 +133,10 @@ class Text:
     def _word_starts(self) -> Int[Numbers, " words1"]:
         return np.array([*(unit.start for unit in self.words), len(self.tokens)], dtype=np.int32)
 
-    def _place(self, i: int, words: bool) -> tuple[int, int]:
-        """Where in the text a unit's characters are; of a special token, which has none, where it would stand."""
-        start, stop = self._span(i, words)
-        if start == stop:
-            start = stop = self._end_before(i, words)
-        return start, stop
-
-    def _end_before(self, i: int, words: bool) -> int:
-        """Where in the text the last unit ends that comes before this one and has characters."""
-        spans = (self._span(j, words) for j in range(i - 1, -1, -1))
-        return next((stop for start, stop in spans if start < stop), 0)
+    def _gap(self, i: int, words: bool) -> str:
+        """The text between the unit before and this one, white space kept."""
+        places = self.places(words)
+        return self.tokens.text[places[i - 1][1] if i else 0 : places[i][0]]
 
     def _span(self, i: int, words: bool) -> tuple[int, int]:
         """The characters of a unit, without white space around them; none of a special token."""
@@ -140,14 +151,14 @@ class Text:
     def _make_searched(self, words: bool) -> _Searched:
         text, special, end = self.tokens.text, False, 0
         parts, starts, at = [], [], 0
-        for i in range(self.count(words)):
-            start, stop = self._span(i, words)
+        for i, (start, stop) in enumerate(self.places(words)):
             apart = special or start == stop or text[end:start] != ""
-            shown = _plain(text[start:stop] if start < stop else self.unit(i, words).label)
+            # a piece of a character that has been there already adds nothing to the text
+            shown = _plain(text[max(start, end) : stop] if start < stop else self.unit(i, words).label)
             parts.append(f" {shown}" if apart else shown)
             starts.append(at + apart)
             at += len(parts[-1])
-            special, end = start == stop, max(stop, end) if start < stop else end
+            special, end = start == stop, max(stop, end)
         labels = [] if words else [piece.casefold() for piece in self.tokens.pieces]
         return _Searched("".join(parts), np.array(starts), labels)
 

@@ -28,11 +28,10 @@ SINKS: tuple[Sinks, ...] = ("shown", "hidden", "rescaled")
 """Keys that are the first token or special tokens: as they are; left out of the map; left out of the softmax too."""
 TILES = 64 << 20
 """Bytes of tiles that are kept."""
-MAPS = 160 << 20
+MAPS = 256 << 20
 """Bytes of blocks that are kept: two heads of 131,072 tokens, or many shorter ones."""
 MATRICES = 4
 """Layers whose matrix without some keys is kept, at most."""
-
 SIGHTS = 32 << 20
 """Bytes of what is known of masks, at most."""
 
@@ -110,7 +109,7 @@ class Tiles:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of all that is kept."""
+        """The bytes of the maps and tiles that are kept."""
         return self._maps.held + self._tiles.held
 
     def map(self, which: Which) -> HeadMap:
@@ -169,31 +168,29 @@ class Tiles:
             sides = self._texts.queries(recorded), self._texts.keys(recorded)
             return HeadMap(Words(matrix, sight, *(side.starts(True) for side in sides)))
         cells = None if recorded.summary is None else recorded.summary.cells
-        if which.sinks == "rescaled":
-            return HeadMap(Tokens(matrix, sight), None, "without these keys all weights are others")
-        level, why = known_level(cells, which.head)
+        if cells is None or which.sinks == "rescaled":  # without these keys all weights are others
+            return HeadMap(Tokens(matrix, sight))
+        level = known_level(cells, which.head)
         if level is not None and which.sinks == "hidden":
             level = _without(level, sight.left_out)
-        return HeadMap(Tokens(matrix, sight), level, why)
+        return HeadMap(Tokens(matrix, sight), level)
 
 
-def known_level(cells: Cells | None, head: int) -> tuple[Level | None, str]:
+def known_level(cells: Cells, head: int) -> Level | None:
     """What the statistics of one pass give of a map: the finest blocks of a power of two each way, at edges of cells.
 
     Returns:
-        The blocks, or None; and why there are none, else an empty string.
+        The blocks; None where only a single one would have its edges.
     """
-    if cells is None:
-        return None, "the recording has no statistics of cells"
     top = (max(cells.row_edges[-1], cells.key_edges[-1]) - 1).bit_length()
     zoom = max(_zoom_of(cells.row_edges), _zoom_of(cells.key_edges))
     if 0 < top <= zoom:
-        return None, "the statistics of cells have edges that are no multiples of a power of two"
+        return None
     sums, maxima = (part[head].float().numpy(force=True) for part in (cells.sum, cells.max))
     for axis, ends in enumerate((cells.row_edges, cells.key_edges)):
         starts = np.searchsorted(ends[:-1], range(0, ends[-1], 1 << zoom))
         sums, maxima = np.add.reduceat(sums, starts, axis), np.maximum.reduceat(maxima, starts, axis)
-    return Level.known(zoom, sums, maxima), ""
+    return Level.known(zoom, sums, maxima)
 
 
 def _zoom_of(cell_edges: tuple[int, ...]) -> int:

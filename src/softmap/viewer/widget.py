@@ -13,13 +13,13 @@ import contextlib
 import logging
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import wait as wait_for
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from softmap.errors import RecordingError, SoftmapError
 from softmap.viewer.answers import Answers
 from softmap.viewer.asking import Worker
 from softmap.viewer.parameters import as_json
+from softmap.viewer.shipped import read
 
 try:
     from anywidget import AnyWidget
@@ -29,8 +29,6 @@ except ImportError as error:
 if TYPE_CHECKING:
     from softmap.recorded import Recording
     from softmap.viewer.answers import Answer
-
-STATIC = files("softmap.viewer").joinpath("static")
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +47,8 @@ class MapWidget(AnyWidget):
         ImportError: anywidget is not installed.
     """
 
-    _esm = STATIC.joinpath("softmap.js").read_text(encoding="utf-8")
-    _css = STATIC.joinpath("softmap.css").read_text(encoding="utf-8")
+    _esm = read("softmap.js")
+    _css = read("softmap.css")
 
     def __init__(self, recording: Recording, *, layer: int | None = None, head: int | None = None) -> None:
         self._recording = recording

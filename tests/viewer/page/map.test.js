@@ -6,7 +6,7 @@ import * as geometry from "../../../src/softmap/viewer/page/map/geometry.js";
 import { ticksOf } from "../../../src/softmap/viewer/page/map/legend.js";
 import { short } from "../../../src/softmap/viewer/page/map/overlay.js";
 import { createQueue } from "../../../src/softmap/viewer/page/map/queue.js";
-import { oneLine, openSides } from "../../../src/softmap/viewer/page/map/sides.js";
+import { openSides } from "../../../src/softmap/viewer/page/map/sides.js";
 
 test("the coarsest picture of a map has at most 64 pixels a side", () => {
   for (const size of [1, 3, 64, 65, 74, 4096, 16384, 131072]) {
@@ -83,7 +83,7 @@ test("a queue runs a few jobs at a time, the most wanted first", async () => {
   const finish = [];
   const done = [];
   const queue = createQueue({
-    limit: 2,
+    ...{ limit: 2, rest: 0 },
     run: (job) => new Promise((resolve) => finish.push(() => resolve(job * 10)) && started.push(job)),
     rank: (job) => job,
     done: (job, answer) => done.push([job, answer]),
@@ -103,7 +103,7 @@ test("work that is wanted no more is ended, and runs again when it is wanted aga
   const done = [];
   let wanted = true;
   const queue = createQueue({
-    limit: 1,
+    ...{ limit: 1, rest: 1e6 },
     run: (job, signal) =>
       new Promise((resolve, reject) => {
         signals.push(signal);
@@ -126,20 +126,55 @@ test("work that is wanted no more is ended, and runs again when it is wanted aga
   assert.equal(queue.awaited(), 0);
 });
 
+test("what failed is tried again when it is seen again, and not before", async () => {
+  const tried = [];
+  let seen = true;
+  const queue = createQueue({
+    ...{ limit: 1, rest: 1e6 },
+    run: async (job) => {
+      tried.push(job);
+      throw new Error("no");
+    },
+    rank: () => (seen ? 0 : null),
+    done: () => assert.fail(),
+    failed: () => {},
+  });
+  queue.add("tile");
+  await new Promise((resolve) => setTimeout(resolve));
+  queue.update();
+  assert.deepEqual(tried, ["tile"]);
+  assert.deepEqual([queue.lacks(), queue.awaited()], [true, 0]);
+  for (seen of [false, true]) queue.update();
+  assert.deepEqual(tried, ["tile", "tile"]);
+  assert.equal(queue.lacks(), false);
+});
+
+test("what failed and is looked at all the time is tried again after a rest", async () => {
+  let tries = 0;
+  const run = async () => {
+    if (++tries === 1) throw new Error("no");
+  };
+  const told = [];
+  const how = { ...{ limit: 1, rest: 0, run }, rank: () => 0, done: () => told.push("done"), failed: () => told.push("failed") };
+  createQueue(how).add("tile");
+  await new Promise((resolve) => setTimeout(resolve));
+  assert.deepEqual(told, ["failed", "done"]);
+});
+
 test("a queue tells what failed and goes on; what is closed tells nothing", async () => {
   const told = [];
   const run = async (job) => {
     if (job === "bad") throw new Error("no such layer");
     return job;
   };
-  const how = { limit: 1, run, rank: () => 0, done: (job) => told.push(job), failed: (job, error) => told.push(error.message) };
+  const how = { limit: 1, rest: 1e6, run, rank: () => 0, done: (job) => told.push(job), failed: (error) => told.push(error.message) };
   const queue = createQueue(how);
   queue.add("bad");
   queue.add("good");
   await new Promise((resolve) => setTimeout(resolve));
   assert.deepEqual(told, ["no such layer", "good"]);
   queue.add("late");
-  assert.deepEqual(queue.close(), ["late"]);
+  assert.deepEqual(queue.close(), ["late", "bad"]);
   await new Promise((resolve) => setTimeout(resolve));
   assert.equal(told.length, 2);
 });
@@ -161,13 +196,6 @@ test("words and tokens are found from each other; a word is that which holds the
   const tokens = await openSides({ sides: () => ({ rows: units, keys: units, words: false }) });
   assert.equal(tokens.key.unit(2), 2);
   assert.equal(tokens.key.token(2), 2);
-});
-
-test("a label is never empty", () => {
-  assert.equal(oneLine(" "), "␣");
-  assert.equal(oneLine(""), "∅");
-  assert.equal(oneLine("\n"), "⏎");
-  assert.equal(oneLine("love"), "love");
 });
 
 test("cells say their weight in few characters, and never that a weight is 0", () => {

@@ -2,8 +2,8 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
-import { arcs, bundles, columns, fitted, stroke } from "../../../src/softmap/viewer/page/sentence/geometry.js";
-import { listed, shown } from "../../../src/softmap/viewer/page/sentence/drawing.js";
+import { arcs, bundles, columns, stroke } from "../../../src/softmap/viewer/page/sentence/geometry.js";
+import { listed } from "../../../src/softmap/viewer/page/sentence/drawing.js";
 import { placeOf } from "../../../src/softmap/viewer/page/sentence/hand.js";
 import { fileName, lines, regionOf, ticksOf, tilesOf } from "../../../src/softmap/viewer/page/save/region.js";
 import { chain, emphasized, formulaOf, sinkWeight, typeset } from "../../../src/softmap/viewer/page/steps/reading.js";
@@ -160,19 +160,6 @@ test("a larger weight is a wider and stronger line", () => {
   const [light, heavy] = [stroke(0.05, layout), stroke(0.95, layout)];
   assert.ok(light["stroke-width"] < heavy["stroke-width"] && light["stroke-opacity"] < heavy["stroke-opacity"]);
   assert.ok(heavy["stroke-opacity"] <= 1);
-});
-
-test("a long word is cut between letters, a surrogate pair never", () => {
-  const measure = (text) => [...text].length * 10;
-  assert.equal(fitted("word", 40, measure), "word");
-  assert.equal(fitted("wordless", 50, measure), "word…");
-  assert.equal(fitted("😀😀😀😀", 30, measure), "😀😀…");
-});
-
-test("white space is shown by its signs", () => {
-  assert.equal(shown("a\nb"), "a⏎b");
-  assert.equal(shown("  "), "␣␣");
-  assert.equal(shown("<b>"), "<b>");
 });
 
 test("what a word looks at is told largest first, without what is below one per cent", () => {

@@ -11,6 +11,9 @@ const CHOICES = {
   palette: ["viridis", "cividis", "ink"],
   sinks: ["shown", "hidden", "rescaled"],
   direction: ["gives", "receives"],
+  form: ["columns", "arcs"],
+  lines: ["head", "layer"],
+  patchScale: ["linear", "log"],
   lang: ["en", "zh"],
   theme: ["auto", "light", "dark"],
 };

@@ -40,6 +40,14 @@ export function color(palette, share, dark) {
 }
 
 /**
+ * Whether dark letters are read better on a colour.
+ * @param {[number, number, number]} rgb
+ */
+export function isBright([red, green, blue]) {
+  return 0.299 * red + 0.587 * green + 0.114 * blue > 140;
+}
+
+/**
  * Where a weight stands between the ends of the scale, 0 to 1.
  * @param {number} weight
  * @param {import("./types").Scale} scale
@@ -58,12 +66,41 @@ export function floorOf(keys) {
   return 10 ** -Math.min(7, Math.ceil(Math.log10(Math.max(keys, 2))) + 1);
 }
 
+/** @typedef {{palette: Palette, scale: import("./types").Scale, floor: number, dark: boolean}} Options */
+
+const KEPT = 8; // tables, 0.25 MB each
+/** @type {Map<string, Uint32Array>} */
+const tables = new Map();
+
 /**
- * Colours of all bit patterns, as pixels of an ImageData. What no query may see is transparent.
- * @param {{palette: Palette, scale: import("./types").Scale, floor: number, dark: boolean}} options
+ * Colours of all bit patterns, as pixels of an ImageData; the same array for as long as it is kept. What no query may
+ * see is transparent.
+ * @param {Options} options
  * @returns {Uint32Array}
  */
 export function tableOf({ palette, scale, floor, dark }) {
+  const name = [palette, scale, floor, dark].join();
+  const known = tables.get(name);
+  if (known) return known;
+  if (tables.size === KEPT) tables.clear();
+  const made = makeTable({ palette, scale, floor, dark });
+  tables.set(name, made);
+  return made;
+}
+
+/**
+ * How the weights on so many keys are coloured, as the page is set now.
+ * @param {import("./types").App} app
+ * @param {number} keys
+ * @returns {Options}
+ */
+export function optionsOf(app, keys) {
+  const { palette, scale } = app.store.get();
+  return { palette, scale, floor: floorOf(keys), dark: app.dark() };
+}
+
+/** @param {Options} options */
+function makeTable({ palette, scale, floor, dark }) {
   const table = new Uint32Array(1 << 16);
   const ramp = Array.from({ length: 1024 }, (_, i) => pixel(color(palette, i / 1023, dark)));
   for (let bits = 0; bits < table.length; bits++) {

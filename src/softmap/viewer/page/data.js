@@ -1,11 +1,12 @@
 // What was asked for and is kept: answers that are used again, and the units of texts, piece by piece.
 
+import { stringsOf } from "./channel/numbers.js";
 import { unitsOf } from "./units.js";
 
 const KEPT_BYTES = 48 << 20; // of all tiles and rows
 const PATIENCE = 500; // ms for which they wait for the map
 const BEHIND = new Set(["thumbs", "roles"]); // one at a time, so that what is looked at finds a connection
-const REMEMBERED = new Set(["tile", "row", "received", "thumbs", "roles", "matrix", "starts", "units", "pictures", "pixels"]);
+const REMEMBERED = new Set(["tile", "row", "received", "thumbs", "roles", "matrix", "pictures", "pixels"]);
 
 /**
  * @param {import("./types").Channel} channel
@@ -40,7 +41,7 @@ export function createData(channel, about) {
   /** @type {import("./types").Data["ask"]} */
   async function ask(name, params, signal) {
     if (!REMEMBERED.has(name)) return channel.ask(name, params, signal);
-    const place = `${name}?${new URLSearchParams(Object.entries(params).map(([k, v]) => [k, String(v)]))}`;
+    const place = `${name}?${new URLSearchParams(stringsOf(params))}`;
     const known = kept.get(place);
     if (known) return known;
     const answer = await (BEHIND.has(name) ? behind(() => channel.ask(name, params, signal)) : channel.ask(name, params, signal));

@@ -32,7 +32,8 @@ function joined(text, places, labels) {
   let [searched, end, special] = ["", 0, false];
   const starts = places.map(([start, stop], i) => {
     const apart = special || start === stop || text.slice(end, start) !== "";
-    const shown = plain(start < stop ? text.slice(start, stop) : labels[i]);
+    // a piece of a character that has been there already adds nothing to the text
+    const shown = plain(start < stop ? text.slice(Math.max(start, end), stop) : labels[i]);
     const begins = searched.length + Number(apart);
     searched += apart ? ` ${shown}` : shown;
     [special, end] = [start === stop, Math.max(stop, end)];

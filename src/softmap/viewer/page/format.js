@@ -19,7 +19,7 @@ export function percent(weight) {
  */
 export function number(value) {
   const text = Math.abs(value) >= 1000 || value === 0 ? value.toFixed(0) : value.toPrecision(4);
-  return text.replace("-", "−");
+  return text.replaceAll("-", "−");
 }
 
 /**
@@ -30,7 +30,10 @@ export function grouped(count) {
   return String(count).replace(/\B(?=(\d{3})+$)/g, "\u202f");
 }
 
-/** @param {number} value */
-function superscript(value) {
+/**
+ * A whole number, raised.
+ * @param {number} value
+ */
+export function superscript(value) {
   return [...String(value)].map((digit) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(digit)]).join("");
 }

@@ -1,8 +1,11 @@
 // All layers and heads as small pictures, each with what the head does. One is on the map; several can be picked.
 
+import { optionsOf, tableOf } from "./colors.js";
 import { el, eachFrame } from "./dom.js";
 import { drawLegend, labelOf, ROLES } from "./roles.js";
-import { createCell, createColours, drawThumbs } from "./thumbs.js";
+import { createCell, drawThumbs } from "./thumbs.js";
+
+const TITLE = 28; // pixels that a layer's title covers at the top of the pane
 
 /** @typedef {import("./types").App} App */
 /** @typedef {import("./thumbs.js").Cell} Cell */
@@ -25,7 +28,6 @@ export function createHeads(app) {
   const head = el("header", { className: "headsBar" });
   const legend = el("ul", { className: "legend" });
   const grid = el("div", { className: "grid", role: "grid" }, ...rows.map((row) => row.element));
-  const colours = createColours(app);
   let picking = false;
 
   const label = () => {
@@ -42,16 +44,23 @@ export function createHeads(app) {
       mark();
     });
   };
+  const reveal = () => {
+    const cell = chosenOf(app, cells)?.button;
+    if (cell) scrollTo(grid, cell);
+  };
   const draw = eachFrame(() => {
     for (const { seen, thumbs, cells: own, layer } of rows) {
-      if (seen && thumbs) drawThumbs(thumbs, own.map((cell) => cell.canvas), colours(layer.keys));
+      if (seen && thumbs) drawThumbs(thumbs, own.map((cell) => cell.canvas), tableOf(optionsOf(app, layer.keys)));
     }
   });
 
   fetchSeen(app, grid, rows, draw, () => {
     markCells(app, cells);
     drawLegend(app, legend, cells);
-  }, (error) => legend.replaceChildren(el("li", {}, app.say("heads_no_roles", { message: error.message }))));
+  }, (error) => {
+    legend.hidden = false;
+    legend.replaceChildren(el("li", {}, app.say("heads_no_roles", { message: error.message })));
+  });
   follow(app, grid, cells, () => picking);
   label();
   mark();
@@ -59,11 +68,11 @@ export function createHeads(app) {
     const some = (/** @type {(keyof import("./types").State)[]} */ ...names) => names.some((name) => changed.has(name));
     if (some("lang")) label();
     if (some("layer", "head", "picked", "mean", "lang")) mark();
-    if (some("layer", "head")) chosenOf(app, cells)?.button.scrollIntoView({ block: "nearest" });
+    if (some("layer", "head")) reveal();
     if (some("palette", "scale", "theme")) draw();
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw, { signal: app.ended });
-  requestAnimationFrame(() => chosenOf(app, cells)?.button.scrollIntoView({ block: "center" }));
+  requestAnimationFrame(reveal);
   return el("div", { className: "heads" }, head, grid, legend);
 }
 
@@ -143,6 +152,17 @@ function markCells(app, cells) {
 function chosenOf(app, cells) {
   const { layer, head } = app.store.get();
   return cells.find((cell) => cell.layer === layer && cell.head === head);
+}
+
+/**
+ * Have a cell on screen, without moving what the page lies in, such as a notebook.
+ * @param {HTMLElement} grid
+ * @param {HTMLElement} cell
+ */
+function scrollTo(grid, cell) {
+  const [room, box] = [grid.getBoundingClientRect(), cell.getBoundingClientRect()];
+  if (box.top >= room.top + TITLE && box.bottom <= room.bottom) return;
+  grid.scrollTop += (box.top + box.bottom - room.top - room.bottom) / 2;
 }
 
 /**

@@ -48,25 +48,28 @@ export function sidesOf(app) {
 }
 
 /**
- * Whether the text is what is shown beside the map.
+ * The view beside the map: the chosen one, but the text where a layer has no pictures to show.
  * @param {App} app
+ * @returns {import("./types").View}
  */
-export function isShown(app) {
-  return !["sentence", "steps"].includes(app.store.get().view);
+export function viewOf(app) {
+  const { view, layer } = app.store.get();
+  return view === "picture" && !app.data.about.pictures?.includes(layer) ? "text" : view;
 }
 
 /**
  * Follows the state and the pointer, and tells what is looked at.
  * @param {App} app
  * @param {(look: Look) => void} tell
+ * @param {() => void} failed what is looked at could not be had
  */
-export function createLook(app, tell) {
+export function createLook(app, tell, failed) {
   let asked = new AbortController();
 
   /** @param {number} patience */
   async function look(patience) {
     asked.abort();
-    if (!isShown(app)) return;
+    if (viewOf(app) !== "text") return;
     asked = new AbortController();
     const { signal } = asked;
     try {
@@ -74,7 +77,9 @@ export function createLook(app, tell) {
       const found = signal.aborted ? null : await lookedAt(app, signal);
       if (found && !signal.aborted) tell(found);
     } catch (error) {
-      if (!signal.aborted) app.report(error);
+      if (signal.aborted) return;
+      failed();
+      app.report(error);
     }
   }
 

@@ -14,6 +14,8 @@ import { createPointer, createStore } from "./store.js";
 import { say } from "./strings.js";
 import { createToolbar } from "./toolbar.js";
 
+const RESTING = 10_000; // ms for which a notice that was dismissed does not come back
+
 /** @typedef {import("./types").State} State */
 
 /**
@@ -84,6 +86,9 @@ function usualState(about, lang) {
     sinks: "shown",
     words: true,
     direction: "gives",
+    form: "columns",
+    lines: "head",
+    patchScale: "linear",
     lang,
     theme: "auto",
     box: null,
@@ -99,6 +104,11 @@ function usualState(about, lang) {
 function createApp(root, store, data, ended) {
   const notice = el("p", { className: "notice", role: "alert", hidden: true });
   const system = matchMedia("(prefers-color-scheme: dark)");
+  let told = { message: "", dismissed: -Infinity };
+  const dismiss = () => {
+    notice.hidden = true;
+    told.dismissed = performance.now();
+  };
   const app = {
     root,
     store,
@@ -112,10 +122,12 @@ function createApp(root, store, data, ended) {
     report(error) {
       if (error instanceof DOMException && error.name === "AbortError") return;
       const message = error instanceof Gone ? app.say("gone") : error instanceof Error ? error.message : String(error);
+      if (message === told.message && performance.now() - told.dismissed < RESTING) return;
+      told = { message, dismissed: Infinity };
       notice.hidden = false;
       notice.replaceChildren(
         message,
-        el("button", { type: "button", className: "button", onclick: () => (notice.hidden = true) }, app.say("dismiss")),
+        el("button", { type: "button", className: "button", onclick: dismiss }, app.say("dismiss")),
       );
     },
     sides() {

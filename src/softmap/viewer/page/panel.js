@@ -1,6 +1,7 @@
 // The pane beside the map: the text, the sentence, the steps of a cell; the pictures, where the layer has any.
 
 import { el } from "./dom.js";
+import { viewOf } from "./look.js";
 import { createPicture } from "./picture.js";
 import { createSentence } from "./sentence.js";
 import { createSteps } from "./steps.js";
@@ -26,12 +27,12 @@ export function createPanel(app) {
   const made = new Map();
 
   function show() {
-    const { view, layer } = app.store.get();
-    const seen = app.data.about.pictures?.includes(layer) ?? false;
-    const at = Math.max(0, VIEWS.findIndex(([name]) => name === view && (seen || name !== "picture")));
+    const seen = app.data.about.pictures?.includes(app.store.get().layer) ?? false;
+    const at = VIEWS.findIndex(([name]) => name === viewOf(app));
     const [name, create] = VIEWS[at];
     if (!made.has(name)) made.set(name, create(app));
-    body.replaceChildren(/** @type {HTMLElement} */ (made.get(name)));
+    const shown = /** @type {HTMLElement} */ (made.get(name));
+    if (body.firstChild !== shown) body.replaceChildren(shown); // put there again, it would lose its focus
     body.setAttribute("aria-label", app.say(`view_${name}`));
     tabs.forEach((tab, i) => {
       tab.textContent = app.say(`view_${VIEWS[i][0]}`);

@@ -1,5 +1,7 @@
 // The pictures that the model saw, shaded by how much the token that is pointed at looks at each patch, or is looked at.
 
+import { createAloud } from "./aloud.js";
+import { choice } from "./choice.js";
 import { color } from "./colors.js";
 import { el } from "./dom.js";
 import { percent } from "./format.js";
@@ -7,8 +9,6 @@ import { createAsking } from "./picture/asking.js";
 import { createChips, listOf } from "./picture/chips.js";
 import { factsOf, marksOf, marksOfTokens, placeOf, scaleOf, tagOf } from "./picture/facts.js";
 import { createPages } from "./picture/pages.js";
-import { createStore } from "./store.js";
-import { choice } from "./toolbar.js";
 
 const COLOURS = 12; // of the legend
 
@@ -20,8 +20,13 @@ const COLOURS = 12; // of the legend
 
 /** @param {App} app */
 export function createPicture(app) {
-  const own = /** @type {any} */ ({ say: app.say, store: createStore(/** @type {any} */ ({ scale: "linear" })) });
-  const controls = el("div", { className: "controls" });
+  const controls = el(
+    "div",
+    { className: "controls", role: "group" },
+    choice(app, "direction", ["gives", "receives"], "direction_"),
+    choice(app, "mean", ["head", "layer", "picked"], "mean_"),
+    choice(app, "patchScale", ["linear", "log"], "scale_"),
+  );
   const line = createLine(app);
   const legend = el("p", { className: "ramp muted" });
   const others = el("div", { className: "others" });
@@ -56,7 +61,7 @@ export function createPicture(app) {
 
   /** Shade all by what is asked. @param {Asked} asked */
   function show(asked) {
-    const scale = scaleOf(asked, own.store.get().scale);
+    const scale = scaleOf(asked, app.store.get().patchScale);
     const label = (/** @type {number} */ token, /** @type {Side} */ side) => labelOf(app, asked, chips, token, side);
     showPages(app, asked, pages.all(), scale, label);
     for (const { list, show } of chips) {
@@ -72,21 +77,13 @@ export function createPicture(app) {
     last = asked;
     open(asked).then(() => last === asked && show(asked), app.report);
   });
-  const draw = () => {
-    controls.replaceChildren(
-      choice(app, "direction", ["gives", "receives"], "direction_"),
-      choice(app, "mean", ["head", "layer", "picked"], "mean_"),
-      choice(own, "scale", ["linear", "log"], "scale_"),
-    );
-    controls.setAttribute("aria-label", app.say("text_controls"));
-  };
-  draw();
+  const name = () => controls.setAttribute("aria-label", app.say("text_controls"));
+  name();
   ask();
-  own.store.subscribe(redraw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw, { signal: app.ended });
   app.store.subscribe((_, changed) => {
-    if (changed.has("lang")) draw();
-    if (changed.has("theme") || changed.has("palette")) redraw();
+    if (changed.has("lang")) name();
+    if (changed.has("theme") || changed.has("palette") || changed.has("patchScale")) redraw();
   });
   return el("div", { className: "picture" }, controls, line.element, pages.element, legend, others);
 }
@@ -153,9 +150,9 @@ function labelOf(app, { pictures, one }, chips, token, side) {
  */
 function createLine(app) {
   const line = el("p", { className: "strip" });
-  const aloud = el("p", { className: "aloud", "aria-live": "polite" });
+  const aloud = createAloud();
   return {
-    element: el("div", { className: "stripes" }, line, aloud),
+    element: el("div", { className: "stripes" }, line, aloud.element),
     /**
      * @param {Asked} asked
      * @param {(token: number, side: Side) => string} labelOf
@@ -163,8 +160,9 @@ function createLine(app) {
     show(asked, labelOf) {
       const { token, weights, from } = asked;
       if (!weights || token < 0) {
-        aloud.textContent = app.say(weights ? "picture_received" : "none_picked");
-        return line.replaceChildren(el("span", { className: "muted" }, aloud.textContent));
+        const remark = app.say(weights ? "picture_received" : "none_picked");
+        aloud.say(remark);
+        return line.replaceChildren(el("span", { className: "muted" }, remark));
       }
       const facts = factsOf(app, asked);
       line.replaceChildren(
@@ -173,7 +171,8 @@ function createLine(app) {
         ...facts.map(({ name, text }) => el("span", {}, name, el("i", {}, text))),
         from === "key" ? el("span", { className: "muted" }, app.say("picture_mean")) : "",
       );
-      aloud.textContent = `${labelOf(token, from)} ${app.say(`strip_${from}`)} ${facts.map(({ name, text }) => `${name} ${text}`).join(", ")}`;
+      const said = facts.map(({ name, text }) => `${name} ${text}`).join(", ");
+      aloud.say(`${labelOf(token, from)} ${app.say(`strip_${from}`)} ${said}`);
     },
   };
 }

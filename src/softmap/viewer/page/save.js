@@ -1,6 +1,7 @@
 // Saving what is shown as a file, and the link that opens it.
 
 import { el } from "./dom.js";
+import { createMenu } from "./menu.js";
 import { mapFigure } from "./save/figure.js";
 import { download } from "./save/files.js";
 import { fileName } from "./save/region.js";
@@ -10,37 +11,17 @@ import { sentenceFigure } from "./save/sentence.js";
 
 /** @param {App} app */
 export function createSave(app) {
-  const menu = el("details", { className: "menu save" });
-  const close = () => {
-    menu.open = false;
-    menu.querySelector("summary")?.focus();
+  const menu = createMenu(app.ended, "save");
+  const show = () => {
+    menu.name(app.say("save"), app.say("save_title"));
+    menu.sheet.replaceChildren(...offers(app, menu.close));
   };
-  const draw = () =>
-    menu.replaceChildren(
-      el("summary", { className: "button", title: app.say("save_title") }, app.say("save")),
-      el("div", { className: "sheet" }, ...offers(app, close)),
-    );
-  draw();
+  show();
+  menu.element.addEventListener("toggle", () => menu.element.open && show());
   app.store.subscribe((_, changed) => {
-    if (changed.has("lang")) draw();
+    if (changed.has("lang")) show();
   });
-  menu.addEventListener(
-    "toggle",
-    () => menu.open && menu.querySelector(".sheet")?.replaceChildren(...offers(app, close)),
-  );
-  menu.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || !menu.open) return;
-    event.stopPropagation();
-    close();
-  });
-  document.addEventListener(
-    "pointerdown",
-    (event) => {
-      if (menu.open && !event.composedPath().includes(menu)) menu.open = false;
-    },
-    { signal: app.ended },
-  );
-  return menu;
+  return menu.element;
 }
 
 /**

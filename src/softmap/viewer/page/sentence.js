@@ -1,13 +1,13 @@
 // A short text as words and lines: the wider and the stronger a line, the larger the weight.
 
+import { choice } from "./choice.js";
 import { el, eachFrame } from "./dom.js";
 import { grouped } from "./format.js";
-import { drawFocus, drawPicture, setNumbers, shown } from "./sentence/drawing.js";
+import { shown } from "./labels.js";
+import { drawFocus, drawPicture, setNumbers } from "./sentence/drawing.js";
 import { arcs, columns } from "./sentence/geometry.js";
 import { describe, focusOf, follow, mark } from "./sentence/hand.js";
 import { createLegend, hueOf } from "./sentence/legend.js";
-import { createStore } from "./store.js";
-import { choice } from "./toolbar.js";
 
 /** @typedef {import("./types").App} App */
 /** @typedef {import("./sentence/drawing.js").Lines} Lines */
@@ -17,11 +17,8 @@ export const LIMIT = 64; // units a side
 
 /** @param {App} app */
 export function createSentence(app) {
-  const own = /** @type {any} */ ({
-    say: app.say,
-    store: createStore(/** @type {any} */ ({ form: "columns", whole: "head" })),
-  });
-  const controls = el("div", { className: "controls" });
+  const form = choice(app, "form", ["columns", "arcs"], "form_");
+  const controls = el("div", { className: "controls", hidden: true }, form, choice(app, "lines", ["head", "layer"], "lines_"));
   const legend = createLegend(app, { changed: () => draw(), isolate: (head) => isolate(head) });
   const stage = el("div", { className: "stage" });
   const caption = el("p", { className: "caption muted" });
@@ -39,48 +36,47 @@ export function createSentence(app) {
     const { signal } = asked;
     const { rows, keys } = app.sides();
     const most = Math.max(rows.count, keys.count);
-    if (most > LIMIT) return tooLong(most);
+    if (most > LIMIT) return clear(longNote(app, most));
     try {
       const found = await fetchShort(app, signal);
       if (signal.aborted) return;
       short = found;
-      controls.replaceChildren(...choices(own, short.oneText));
+      controls.hidden = false;
+      form.hidden = !short.oneText;
       draw();
     } catch (error) {
+      if (signal.aborted) return;
+      clear();
       app.report(error);
     }
   }
 
-  /** @param {number} count */
-  function tooLong(count) {
+  /** @param {...HTMLElement} notes what is shown instead of a sentence */
+  function clear(...notes) {
     [short, drawing] = [null, null];
-    controls.replaceChildren();
-    legend.element.hidden = true;
+    controls.hidden = legend.element.hidden = true;
     caption.textContent = "";
-    stage.replaceChildren(longNote(app, count));
+    stage.replaceChildren(...notes);
   }
 
   function draw() {
     const room = { width: stage.clientWidth, height: stage.clientHeight };
     if (!short || room.width < 50) return;
-    const { form, whole } = own.store.get();
-    const { layer, head } = app.store.get();
-    legend.show(whole === "layer" ? short.weights.length : 0);
-    const heads = whole === "layer" ? legend.shown() : [head];
-    const hue = (/** @type {number} */ each) => (whole === "layer" ? hueOf(each) : "hue");
+    const { layer, head, form, lines: linesOf } = app.store.get();
+    const whole = linesOf === "layer";
+    legend.show(whole ? short.weights.length : 0);
+    const heads = whole ? legend.shown() : [head];
+    const hue = (/** @type {number} */ each) => (whole ? hueOf(each) : "hue");
     const lines = heads.map((each) => ({ head: each, hue: hue(each), weights: short?.weights[each] ?? [] }));
     const inArcs = form === "arcs" && short.oneText;
     const ahead = inArcs && looksAhead(lines, short);
     const measure = ruler(view);
     const layout = layoutOf(short, room, { inArcs, ahead, measure });
     const picture = drawPicture({ layout, lines, measure, inArcs, sides: sidesOf(app, short) });
-    picture.setAttribute(
-      "aria-label",
-      app.say(whole === "layer" ? "sentence_name_layer" : "sentence_name", { layer, head }),
-    );
+    picture.setAttribute("aria-label", app.say(whole ? "sentence_name_layer" : "sentence_name", { layer, head }));
     stage.replaceChildren(picture);
     drawing = { short, lines, layout, picture };
-    caption.title = caption.textContent = captionOf(app, ahead, whole === "layer");
+    caption.title = caption.textContent = captionOf(app, ahead, whole);
     describe(app, drawing);
     focus();
   }
@@ -112,7 +108,9 @@ export function createSentence(app) {
   }
 
   follow(app, stage, { load, focus });
-  own.store.subscribe(draw);
+  app.store.subscribe((_, changed) => {
+    if (changed.has("form") || changed.has("lines")) draw();
+  });
   new ResizeObserver(eachFrame(() => (short ? draw() : void load()))).observe(stage);
   return view;
 }
@@ -144,18 +142,6 @@ async function fetchShort(app, signal) {
     weights,
     oneText: queries_of === keys_of && rows.count === keys.count,
   };
-}
-
-/**
- * The view's own state, which is not the page's, as the buttons of toolbar.js change it.
- * @param {any} own
- * @param {boolean} oneText
- */
-function choices(own, oneText) {
-  const whole = choice(own, /** @type {any} */ ("whole"), /** @type {any} */ (["head", "layer"]), "whole_");
-  return oneText
-    ? [choice(own, /** @type {any} */ ("form"), /** @type {any} */ (["columns", "arcs"]), "form_"), whole]
-    : [whole];
 }
 
 /**

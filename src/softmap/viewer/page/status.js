@@ -3,27 +3,36 @@
 import { el } from "./dom.js";
 import { percent, number } from "./format.js";
 
+const PATIENCE = 30; // ms that the pointer rests before its cell is asked about
+
 /** @param {import("./types").App} app */
 export function createStatus(app) {
-  const line = el("div", { className: "status", role: "status", "aria-live": "polite" });
+  const line = el("div", { className: "status", role: "status" });
   let asked = new AbortController();
+
+  const idle = () => line.replaceChildren(el("span", { className: "muted" }, app.say("status_idle")));
 
   async function show() {
     asked.abort();
     asked = new AbortController();
-    const { layer, head, sinks } = app.store.get();
+    const { signal } = asked;
+    const { layer, head, sinks, ...held } = app.store.get();
     const pointed = app.pointer.get();
-    const held = app.store.get();
-    const { query, key } = pointed.query >= 0 && pointed.key >= 0 ? pointed : held;
-    if (query < 0 || key < 0) {
-      line.replaceChildren(el("span", { className: "muted" }, app.say("status_idle")));
-      return;
-    }
+    const isPointed = pointed.query >= 0 && pointed.key >= 0;
+    const { query, key } = isPointed ? pointed : held;
+    line.setAttribute("aria-live", isPointed ? "off" : "polite"); // a pointer that sweeps the map is not read aloud
+    if (query < 0 || key < 0) return idle();
     const question = { layer, head, zoom: 0, row: query, column: key, sinks, words: 0 };
     try {
-      const pixel = /** @type {import("./types").Pixel} */ (await app.data.ask("pixel", question, asked.signal));
-      if (pixel.at) line.replaceChildren(...told(app, pixel.at));
+      if (isPointed) await new Promise((resolve) => setTimeout(resolve, PATIENCE));
+      if (signal.aborted) return;
+      const { at } = /** @type {import("./types").Pixel} */ (await app.data.ask("pixel", question, signal));
+      if (signal.aborted) return;
+      if (at) line.replaceChildren(...told(app, at));
+      else idle();
     } catch (error) {
+      if (signal.aborted) return;
+      idle();
       app.report(error);
     }
   }

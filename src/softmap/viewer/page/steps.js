@@ -13,13 +13,14 @@ const TOLD_BY = new Set(["layer", "head", "query", "key", "words", "lang", "view
 export function createSteps(app) {
   const view = el("div", { className: "steps", tabIndex: 0 });
   let asked = new AbortController();
-  let shown = "";
+  let wanted = "";
 
   async function show() {
     if (!view.isConnected) return;
     const state = app.store.get();
     const place = [...TOLD_BY].map((name) => state[/** @type {keyof typeof state} */ (name)]).join();
-    if (place === shown) return;
+    if (place === wanted) return;
+    wanted = place;
     asked.abort();
     asked = new AbortController();
     const { signal } = asked;
@@ -29,8 +30,10 @@ export function createSteps(app) {
       if (signal.aborted) return;
       view.setAttribute("aria-label", app.say("view_steps"));
       view.replaceChildren(found ? told(app, found.answer, found.cell) : hint(app));
-      shown = place;
     } catch (error) {
+      if (signal.aborted) return;
+      wanted = "";
+      view.replaceChildren(); // what is there is of another cell
       app.report(error);
     } finally {
       if (!signal.aborted) view.removeAttribute("aria-busy");

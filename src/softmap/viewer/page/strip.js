@@ -1,9 +1,8 @@
 // The line over the text: the words with the largest weights, or what the text is shaded by.
 
+import { createAloud } from "./aloud.js";
 import { el } from "./dom.js";
 import { percent } from "./format.js";
-
-const QUIET = 500; // ms after which what is shown is also said
 
 /**
  * @param {import("./types").App} app
@@ -11,25 +10,17 @@ const QUIET = 500; // ms after which what is shown is also said
  */
 export function createStrip(app, jump) {
   const line = el("p", { className: "strip" });
-  const aloud = el("p", { className: "aloud", "aria-live": "polite" });
-  let speaking = 0;
-
-  /** @param {string} text */
-  function speak(text) {
-    clearTimeout(speaking);
-    speaking = setTimeout(() => {
-      if (aloud.textContent !== text) aloud.textContent = text;
-    }, QUIET);
-  }
+  const aloud = createAloud();
 
   /** @param {string} text */
   function remark(text) {
     line.replaceChildren(el("span", { className: "muted" }, text));
-    speak(text);
+    aloud.say(text);
   }
 
   return {
-    element: el("div", { className: "stripes" }, line, aloud),
+    element: el("div", { className: "stripes" }, line, aloud.element),
+    clear: () => line.replaceChildren(),
     /** @param {import("./look.js").Look} look */
     show({ sides, unit, weights, top }) {
       const { say } = app;
@@ -42,11 +33,11 @@ export function createStrip(app, jump) {
         el("b", {}, label),
         el("span", { className: "arrow", "aria-label": say(`strip_${sides.from}`) }, sides.from === "query" ? "→" : "←"),
         ...named.map(({ each, label, share }) =>
-          el("button", { type: "button", title: say("strip_jump", { label, place: each }), onclick: () => jump(each) }, label, el("i", {}, share)),
+          el("button", { type: "button", title: say("strip_jump", { label, place: each }), onclick: () => jump(each) }, el("span", {}, label), el("i", {}, share)),
         ),
         top.length ? "" : el("span", { className: "muted" }, say("strip_nothing")),
       );
-      speak(`${label} ${say(`strip_${sides.from}`)} ${named.slice(0, 3).map((word) => `${word.label} ${word.share}`).join(", ")}`);
+      aloud.say(`${label} ${say(`strip_${sides.from}`)} ${named.slice(0, 3).map((word) => `${word.label} ${word.share}`).join(", ")}`);
     },
   };
 }

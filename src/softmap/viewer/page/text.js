@@ -1,14 +1,15 @@
 // The text, shaded by how much the word that is pointed at looks at every other word, or is looked at by it.
 
+import { choice } from "./choice.js";
 import { el } from "./dom.js";
 import { percent } from "./format.js";
 import { createHeat } from "./heat.js";
-import { createLook, isShown, sidesOf } from "./look.js";
+import { createLook, sidesOf, viewOf } from "./look.js";
 import { createReader, unitOf } from "./reader.js";
 import { createStrip } from "./strip.js";
-import { choice } from "./toolbar.js";
 import { unitAt } from "./units.js";
 
+const KEYS = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Enter", "Escape"];
 const LEAVING = 180; // ms between two words after which nothing is pointed at
 
 /** @typedef {import("./types").App} App */
@@ -22,11 +23,17 @@ const LEAVING = 180; // ms between two words after which nothing is pointed at
  * @property {ReturnType<typeof createHeat>} heat
  * @property {Side[]} sides
  * @property {HTMLElement} element
+ * @property {(shades: Float32Array | null) => void} shade
  */
 
 /** @param {App} app */
 export function createText(app) {
-  const controls = el("div", { className: "controls" });
+  const controls = el(
+    "div",
+    { className: "controls", role: "group" },
+    choice(app, "direction", ["gives", "receives"], "direction_"),
+    choice(app, "mean", ["head", "layer", "picked"], "mean_"),
+  );
   const strip = createStrip(app, (unit) => void pageOf(sidesOf(app).to)?.reader.show(unit));
   const body = el("div", { className: "readers" });
   /** @type {Page[]} */
@@ -51,12 +58,7 @@ export function createText(app) {
   }
 
   function draw() {
-    const { say } = app;
-    controls.replaceChildren(
-      choice(app, "direction", ["gives", "receives"], "direction_"),
-      choice(app, "mean", ["head", "layer", "picked"], "mean_"),
-    );
-    controls.setAttribute("aria-label", say("text_controls"));
+    controls.setAttribute("aria-label", app.say("text_controls"));
     if (last) strip.show(last);
   }
 
@@ -67,18 +69,29 @@ export function createText(app) {
     app.store.set({ view: "steps", [to]: app.store.get()[to] < 0 && largest ? largest.start : app.store.get()[to] });
   }
 
-  const look = createLook(app, (found) => {
+  /** @param {Look} found */
+  function tell(found) {
     last = found;
     open();
     for (const page of pages) {
       const shaded = found.unit < 0 ? page.sides.includes("key") : page.sides.includes(found.sides.to);
-      const shades = shaded ? found.shades : null;
-      page.reader.shade(shades);
-      page.heat.shade(shades ?? new Float32Array(0));
+      page.shade(shaded ? found.shades : null);
       page.reader.mark({ classes: marksOf(found, page), tag: tagOf(app, found, page) });
     }
     strip.show(found);
-  });
+  }
+
+  /** What is shown is of another head or word. */
+  function clear() {
+    last = null;
+    for (const page of pages) {
+      page.shade(null);
+      page.reader.mark({ classes: new Map(), tag: null });
+    }
+    strip.clear();
+  }
+
+  const look = createLook(app, tell, clear);
 
   /** Have a held word on screen. @param {Side[]} sides */
   async function reveal(sides) {
@@ -94,8 +107,8 @@ export function createText(app) {
   /** @type {Set<Side>} */
   const moved = new Set([sidesOf(app).from]);
   const show = () => {
-    if (!isShown(app)) return;
-    void reveal([...moved]);
+    if (viewOf(app) !== "text") return;
+    reveal([...moved]).catch(app.report);
     moved.clear();
   };
   open();
@@ -134,7 +147,16 @@ function createPage(app, units, sides, steps) {
   followPointer(app, reader, side);
   followKeys(app, reader, side, steps);
   const heading = sides.length > 1 ? null : el("p", { className: "heading" }, app.say(title, { count: units.count }));
-  return { reader, heat, sides, element: el("div", { className: "page" }, heading, reader.element, heat.element) };
+  return {
+    reader,
+    heat,
+    sides,
+    element: el("div", { className: "page" }, heading, reader.element, heat.element),
+    shade(shades) {
+      reader.shade(shades);
+      heat.shade(shades ?? new Float32Array(0));
+    },
+  };
 }
 
 /**
@@ -180,11 +202,14 @@ function followKeys(app, reader, side, steps) {
     if (word) app.store.set({ [side()]: word.start });
   }
 
-  reader.element.addEventListener("keydown", async (event) => {
-    if (event.altKey || event.ctrlKey || event.metaKey) return;
-    const { key } = event;
-    if (!["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Enter", "Escape"].includes(key)) return;
+  reader.element.addEventListener("keydown", (event) => {
+    if (event.altKey || event.ctrlKey || event.metaKey || !KEYS.includes(event.key)) return;
     event.preventDefault();
+    act(event.key).catch(app.report);
+  });
+
+  /** @param {string} key */
+  async function act(key) {
     if (key === "Enter") return steps();
     if (key === "Escape") return app.store.set({ [side()]: -1 });
     const token = app.store.get()[side()];
@@ -192,7 +217,7 @@ function followKeys(app, reader, side, steps) {
     const unit = unitAt(await units.starts(), token);
     if (key === "ArrowLeft" || key === "ArrowRight") return hold(unit + (key === "ArrowLeft" ? -1 : 1));
     return hold(reader.beside(unit, key === "ArrowUp" ? -1 : 1));
-  });
+  }
 }
 
 /**

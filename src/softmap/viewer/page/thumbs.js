@@ -1,32 +1,8 @@
 // The thumbnails of one layer's heads: asked for when they come on screen, coloured as the map is.
 
-import { floorOf, tableOf } from "./colors.js";
 import { el } from "./dom.js";
 
 const FEW = 40; // cells a side up to which each of them is drawn as a square
-
-/** @typedef {import("./types").App} App */
-
-/**
- * Colours of 16-bit numbers for so many keys, as the page is set now.
- * @param {App} app
- */
-export function createColours(app) {
-  /** @type {Map<string, Uint32Array>} */
-  const tables = new Map();
-  /** @param {number} keys */
-  return (keys) => {
-    const { palette, scale } = app.store.get();
-    const options = { palette, scale, floor: floorOf(keys), dark: app.dark() };
-    const name = Object.values(options).join();
-    let table = tables.get(name);
-    if (!table) {
-      if (tables.size > 8) tables.clear();
-      tables.set(name, (table = tableOf(options)));
-    }
-    return table;
-  };
-}
 
 /**
  * Draw a layer's heads, each on its canvas.

@@ -103,6 +103,11 @@ export interface State {
   sinks: Sinks;
   words: boolean;
   direction: Direction;
+  /** How the sentence is drawn, and the lines of which heads. */
+  form: "columns" | "arcs";
+  lines: "head" | "layer";
+  /** How the patches of pictures are shaded. */
+  patchScale: Scale;
   lang: Lang;
   theme: "auto" | "light" | "dark";
   /** What the map shows, in pixels of zoom 0: left, top, width; null for all of it. */

@@ -20,6 +20,8 @@ export function unitsOf(ask, about, of, words, count) {
   /** @type {Set<() => void>} */
   const listeners = new Set();
   const total = words ? text.words : text.tokens;
+  /** @type {Promise<Int32Array> | null} */
+  let starts = null;
 
   /** @param {number} piece */
   async function fetchPiece(piece) {
@@ -57,7 +59,16 @@ export function unitsOf(ask, about, of, words, count) {
       const [first, last] = [Math.floor(start / PIECE), Math.floor(Math.max(start, stop - 1) / PIECE)];
       await Promise.all(Array.from({ length: last - first + 1 }, (_, i) => need(first + i)));
     },
-    starts: async () => (await ask("starts", { of: /** @type {string} */ (of), words: Number(words) })).data,
+    starts() {
+      starts ??= ask("starts", { of: /** @type {string} */ (of), words: Number(words) }).then(
+        ({ data }) => data,
+        (error) => {
+          starts = null; // they may be asked for again
+          throw error;
+        },
+      );
+      return starts;
+    },
     whenCame(listener) {
       listeners.add(listener);
       return () => listeners.delete(listener);

@@ -118,11 +118,13 @@ function ofLayers(held, refuse) {
       const first = await held.head(layer, pairs[0].head);
       const whole = how === "rescaled" ? await rescaled(pairs, signal) : await held.received(pairs);
       if (!whole) throw refuse("file_no_received", pairs[0]);
+      const own = Float64Array.from(whole);
+      if (how !== "shown") for (const key of held.index(layer).left) own[key] = 0; // a word may have other pieces
       const { keys } = await held.sides(layer, Number(words) === 1);
       const seen = first ? lazy.seenKeys(first, how) : null;
       const data = Float32Array.from({ length: keys.length - 1 }, (_, u) => {
         const some = !seen || seen.subarray(keys[u], keys[u + 1]).some(Boolean);
-        return some ? sum(whole, keys[u], keys[u + 1]) : NaN;
+        return some ? sum(own, keys[u], keys[u + 1]) : NaN;
       });
       return { dtype: "float32", shape: [data.length], data };
     },

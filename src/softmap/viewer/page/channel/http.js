@@ -1,6 +1,6 @@
 // Asking the server that gave the page.
 
-const ARRAYS = { float16: Uint16Array, float32: Float32Array, int32: Int32Array };
+import { numbersOf, stringsOf } from "./numbers.js";
 
 /** What the server says went wrong, in its four parts. */
 export class Refusal extends Error {
@@ -27,15 +27,15 @@ export class Gone extends Error {
 export function httpChannel(base = "ask/") {
   return {
     async ask(name, params, signal) {
-      const query = new URLSearchParams(Object.entries(params).map(([key, value]) => [key, String(value)]));
+      const query = new URLSearchParams(stringsOf(params));
       const response = await fetch(`${base}${name}?${query}`, { signal, credentials: "same-origin" }).catch((error) => {
         throw error instanceof TypeError ? new Gone() : error;
       });
       if (!response.ok) throw await refusal(response);
       if (response.headers.get("content-type")?.startsWith("application/json")) return response.json();
-      const dtype = /** @type {keyof typeof ARRAYS} */ (response.headers.get("softmap-dtype"));
+      const dtype = /** @type {import("../types").Numbers["dtype"]} */ (response.headers.get("softmap-dtype"));
       const shape = (response.headers.get("softmap-shape") ?? "").split(",").map(Number);
-      return { dtype, shape, data: new ARRAYS[dtype](await response.arrayBuffer()) };
+      return numbersOf(dtype, shape, await response.arrayBuffer());
     },
   };
 }

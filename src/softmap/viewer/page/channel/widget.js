@@ -2,6 +2,7 @@
 // nobody waits any more; {id, ok, json} or {id, ok, dtype, shape} and a buffer comes back.
 
 import { Refusal } from "./http.js";
+import { numbersOf, stringsOf } from "./numbers.js";
 
 /**
  * The part of anywidget's model that is used.
@@ -11,8 +12,6 @@ import { Refusal } from "./http.js";
  * @property {(message: any) => void} send
  */
 /** @typedef {{resolve: (answer: any) => void, reject: (reason: any) => void}} Waiting */
-
-const ARRAYS = { float16: Uint16Array, float32: Float32Array, int32: Int32Array };
 
 /**
  * @param {Model} model
@@ -45,8 +44,7 @@ export function widgetChannel(model) {
           model.send({ cancel: id });
           reject(signal.reason);
         });
-        const strings = Object.entries(params).map(([key, value]) => [key, String(value)]);
-        model.send({ id, name, params: Object.fromEntries(strings) });
+        model.send({ id, name, params: stringsOf(params) });
       });
     },
     close() {
@@ -61,11 +59,11 @@ export function widgetChannel(model) {
 }
 
 /**
- * @param {{dtype: keyof typeof ARRAYS, shape: number[]}} message
+ * @param {{dtype: import("../types").Numbers["dtype"], shape: number[]}} message
  * @param {DataView} view of bytes that may begin anywhere
  * @returns {import("../types").Numbers}
  */
 function numbers({ dtype, shape }, view) {
   const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength).slice();
-  return { dtype, shape, data: new ARRAYS[dtype](bytes.buffer) };
+  return numbersOf(dtype, shape, bytes.buffer);
 }

@@ -2,7 +2,7 @@
 
 import { el } from "../dom.js";
 import { grouped, number, percent } from "../format.js";
-import { oneLine } from "./sides.js";
+import { shown } from "../labels.js";
 
 const AWAY = 14; // pixels from the pointer
 
@@ -47,7 +47,7 @@ function tellCell({ say }, { at, mean }) {
     ? [[say("weight"), percent(mean ?? at.weight)], [say("score"), number(at.score)], [say("scaled"), at.scaled === null ? "−∞" : number(at.scaled)]]
     : [[say("weight"), say("unseen")], [say("score"), number(at.score)]];
   return [
-    el("p", { className: "pair" }, el("b", {}, oneLine(at.query_label)), el("i", {}, "→"), el("b", {}, oneLine(at.key_label))),
+    el("p", { className: "pair" }, el("b", {}, shown(at.query_label)), el("i", {}, "→"), el("b", {}, shown(at.key_label))),
     el("p", { className: "facts" }, ...facts.map(([name, value]) => el("span", {}, el("i", {}, name), value))),
     ...contexts({ say }, at),
   ];
@@ -62,7 +62,7 @@ function tellBlock({ say }, { rows, keys, at, max, mean }) {
   if (!at || max === null || mean === null) return [title, el("p", { className: "muted" }, say("unseen"))];
   return [
     title,
-    el("p", { className: "pair" }, el("b", {}, oneLine(at.query_label)), el("i", {}, "→"), el("b", {}, oneLine(at.key_label))),
+    el("p", { className: "pair" }, el("b", {}, shown(at.query_label)), el("i", {}, "→"), el("b", {}, shown(at.key_label))),
     el(
       "p",
       { className: "facts" },
@@ -81,7 +81,7 @@ function tellBlock({ say }, { rows, keys, at, max, mean }) {
 function contexts({ say }, at) {
   const line = (/** @type {string} */ name, /** @type {[string, string, string]} */ [before, word, after], /** @type {number} */ place) =>
     before || after
-      ? [el("p", { className: "context", title: say(name) }, el("small", {}, `:${place} `), el("span", {}, tail(before)), el("b", {}, oneLine(word)), el("span", {}, flat(after)))]
+      ? [el("p", { className: "context", title: say(name) }, el("small", {}, `:${place} `), el("span", {}, tail(before)), el("b", {}, shown(word)), el("span", {}, flat(after)))]
       : [];
   const [one, other] = [line("map_query", at.query_context, at.query), line("map_key", at.key_context, at.key)];
   return at.query === at.key ? one : [...one, ...other];

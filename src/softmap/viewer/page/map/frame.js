@@ -244,7 +244,10 @@ function createPictures(viewer, { awaited, rank }) {
       source?.changed();
     },
     /** Whether tiles are on their way that are wanted. */
-    awaits: () => !source || source.queue.awaited() > 0 || !shown()?.getFullyLoaded() || /** @type {any} */ (viewer).isAnimating(),
+    awaits() {
+      if (!source || source.queue.awaited() > 0) return true;
+      return !(source.queue.lacks() || shown()?.getFullyLoaded()) || /** @type {any} */ (viewer).isAnimating();
+    },
     /**
      * @param {Size} size
      * @param {(tile: Block, signal: AbortSignal) => Promise<import("../types").Numbers>} ask

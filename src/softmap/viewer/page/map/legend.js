@@ -2,6 +2,7 @@
 
 import { color, floorOf } from "../colors.js";
 import { el } from "../dom.js";
+import { superscript } from "../format.js";
 
 const STEPS = 24; // colours of which the bar is made
 
@@ -56,5 +57,5 @@ export function ticksOf(scale, floor) {
  * @param {number} power
  */
 function named(power) {
-  return power <= 4 ? `${+(100 * 10 ** -power).toFixed(2)}%` : `10${[...String(2 - power)].map((char) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(char)]).join("")}%`;
+  return power <= 4 ? `${+(100 * 10 ** -power).toFixed(2)}%` : `10${superscript(2 - power)}%`;
 }

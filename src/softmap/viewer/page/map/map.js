@@ -109,7 +109,7 @@ export function createMap(app) {
   });
   app.pointer.subscribe(soon);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour, { signal: app.ended });
-  app.ended.addEventListener("abort", () => frame.viewer.destroy());
+  app.ended.addEventListener("abort", () => frame.close());
   new ResizeObserver(eachFrame(makeRoom)).observe(board);
   void open(app.store.get().box !== null);
   return Object.assign(element, { softmapMap: forTests(parts, () => opened < opening) });

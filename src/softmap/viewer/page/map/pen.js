@@ -51,21 +51,3 @@ export function createPaint(element) {
     forget: () => void (known = null),
   };
 }
-
-/**
- * A text that is no wider than it may be, with … where something is missing.
- * @param {CanvasRenderingContext2D} pen whose font counts
- * @param {string} text
- * @param {number} width
- */
-export function fitted(pen, text, width) {
-  if (text.length < 2 || pen.measureText(text).width <= width) return text;
-  const chars = [...text];
-  let [low, high] = [0, chars.length - 1];
-  while (low < high) {
-    const middle = (low + high + 1) >> 1;
-    if (pen.measureText(`${chars.slice(0, middle).join("")}…`).width <= width) low = middle;
-    else high = middle - 1;
-  }
-  return `${chars.slice(0, low).join("")}…`;
-}

@@ -20,6 +20,7 @@ export function followPointer(app, pane, frame, sidesNow, card, changed) {
   /** @type {Block | null} */
   let block = null;
   const asking = createAsking(app, sidesNow);
+  const holding = createAsking(app, sidesNow); // goes on where the pointer leaves what was clicked
   let waiting = 0;
   let place = { x: 0, y: 0 };
 
@@ -74,7 +75,7 @@ export function followPointer(app, pane, frame, sidesNow, card, changed) {
     if (!of) return;
     if (of.zoom === 0) return app.store.set({ query: sides.row.token(of.row), key: sides.key.token(of.column) });
     try {
-      const pixel = await asking.ask(of);
+      const pixel = asking.known(of) ?? (await holding.ask(of));
       if (pixel.at) app.store.set({ query: pixel.at.query, key: pixel.at.key });
     } catch (error) {
       app.report(error);
@@ -102,6 +103,7 @@ export function followPointer(app, pane, frame, sidesNow, card, changed) {
     /** What was known is of another map. */
     forget() {
       asking.forget();
+      holding.forget();
       leave();
     },
     /** The map was moved under the pointer. */
@@ -129,10 +131,13 @@ function createAsking(app, sidesNow) {
   /** @type {{block: string, pixel: Pixel} | null} */
   let known = null;
   let asked = new AbortController();
+  const knownOf = (/** @type {Block} */ block) => (known?.block === named(block) ? known.pixel : null);
   return {
+    known: knownOf,
     /** @param {Block} block */
     async ask(block) {
-      if (known?.block === named(block)) return known.pixel;
+      const before = knownOf(block);
+      if (before) return before;
       asked.abort();
       const { signal } = (asked = new AbortController());
       const { layer, head, sinks } = app.store.get();

@@ -2,8 +2,9 @@
 // for that, the numbers of some. What is pointed at or held is named at every zoom.
 
 import { grouped } from "../format.js";
+import { fitted } from "../labels.js";
 import { seen, stepOf } from "./geometry.js";
-import { createSheet, fitted } from "./pen.js";
+import { createSheet } from "./pen.js";
 
 const LINE = 14; // pixels that a label needs beside the next one
 const WIDE = 64; // pixels for a column from which its label lies flat
@@ -94,7 +95,7 @@ function drawLeft({ pen, clear }, axis, paint) {
   const { width, height } = clear();
   pen.textAlign = "right";
   pen.textBaseline = "middle";
-  const write = (/** @type {string} */ text, /** @type {number} */ at) => pen.fillText(fitted(pen, text, width - GAP - 4), width - GAP, at);
+  const write = (/** @type {string} */ text, /** @type {number} */ at) => pen.fillText(cut(pen, text, width - GAP - 4), width - GAP, at);
   pen.font = `${SIZE}px ${paint.font}`;
   if (axis.scale >= LINE) {
     for (let unit = axis.first; unit < axis.stop; unit++) {
@@ -135,7 +136,7 @@ function drawTop({ pen, clear }, axis, paint) {
       pen.font = fontOf(axis, unit, paint);
       pen.fillStyle = colourOf(axis, unit, paint);
       const name = nameOf(axis, unit);
-      if (flat) writeFlat(pen, fitted(pen, name, axis.scale - 6), axis.middle(unit), height - 11);
+      if (flat) writeFlat(pen, cut(pen, name, axis.scale - 6), axis.middle(unit), height - 11);
       else writeTurned(pen, name, axis.middle(unit), height);
     }
     return;
@@ -170,7 +171,7 @@ function drawTop({ pen, clear }, axis, paint) {
  */
 function namedAt(pen, axis, unit, paint, width) {
   pen.font = fontOf(axis, unit, paint);
-  const text = fitted(pen, nameOf(axis, unit), 160);
+  const text = cut(pen, nameOf(axis, unit), 160);
   const half = pen.measureText(text).width / 2;
   return { unit, text, half, at: axis.middle(unit), place: inside(axis.middle(unit), half, width) };
 }
@@ -191,6 +192,15 @@ function inside(at, half, length) {
  */
 function fontOf({ pointed, held }, unit, paint) {
   return `${unit === pointed || unit === held ? "600 " : ""}${SIZE}px ${paint.font}`;
+}
+
+/**
+ * @param {CanvasRenderingContext2D} pen whose font counts
+ * @param {string} text
+ * @param {number} most pixels
+ */
+function cut(pen, text, most) {
+  return fitted(text, most, (part) => pen.measureText(part).width);
 }
 
 /**
@@ -215,7 +225,7 @@ function writeTurned(pen, text, x, height) {
   pen.translate(x + 1, height - GAP);
   pen.rotate(-Math.PI / 4);
   pen.textAlign = "left";
-  pen.fillText(fitted(pen, text, (height - GAP - 10) * Math.SQRT2), 0, 0);
+  pen.fillText(cut(pen, text, (height - GAP - 10) * Math.SQRT2), 0, 0);
   pen.restore();
 }
 

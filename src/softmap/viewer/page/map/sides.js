@@ -1,5 +1,6 @@
 // The rows and keys of the map, and which unit holds which token, both ways.
 
+import { shown } from "../labels.js";
 import { unitAt } from "../units.js";
 
 /** @typedef {Awaited<ReturnType<typeof openSides>>} Sides */
@@ -36,15 +37,7 @@ function sideOf(units, starts) {
     /** What a unit is called, as one line; null while that is on its way. @param {number} unit */
     label(unit) {
       const known = units.peek(unit);
-      return known ? { text: oneLine(known.label), special: known.special } : null;
+      return known ? { text: shown(known.label), special: known.special } : null;
     },
   };
-}
-
-/**
- * @param {string} label
- */
-export function oneLine(label) {
-  const text = label.replace(/\n/g, "⏎").replace(/\t/g, "⇥");
-  return text.trim() === "" ? text.replace(/\s/g, "␣") || "∅" : text;
 }

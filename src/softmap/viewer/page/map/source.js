@@ -5,7 +5,7 @@ import { LEVEL, TILE, topZoom } from "./geometry.js";
 import { createQueue } from "./queue.js";
 
 const LIMIT = 4; // requests at a time: a browser has six for a server, and the text asks too
-
+const REST = 3000; // ms after which a tile that failed is tried again with the next movement
 const PATIENCE = 120; // ms after which coarser tiles stand in for finer ones that are still on their way
 
 /**
@@ -34,14 +34,14 @@ export class MapSource extends OpenSeadragon.TileSource {
     const top = topZoom(size.rows, size.keys);
     super({ width: size.keys, height: size.rows, tileSize: TILE, tileOverlap: 0, minLevel: 0, maxLevel: top });
     this.changed = changed;
-    this.incomplete = false; // whether a tile could not be had, so that coarser ones stay in its place
     const isFinest = (/** @type {Wanted} */ { tile }) => Number(rank(tile) ?? LEVEL) < LEVEL;
     /** @type {(wanted: Wanted) => boolean} */
     const standsIn = ({ since }) =>
-      this.incomplete || (performance.now() - since >= PATIENCE && this.queue.some(isFinest));
+      this.queue.lacks() || (performance.now() - since >= PATIENCE && this.queue.some(isFinest));
     /** @type {ReturnType<typeof createQueue<Wanted, import("../types").Numbers>>} */
     this.queue = createQueue({
       limit: LIMIT,
+      rest: REST,
       run: (/** @type {Wanted} */ { tile }, signal) => ask(tile, signal),
       rank: (wanted) => (isFinest(wanted) || standsIn(wanted) ? rank(wanted.tile) : null),
       done({ job }, { data, shape: [height, width] }) {
@@ -50,9 +50,7 @@ export class MapSource extends OpenSeadragon.TileSource {
         job.finish(weights, null, "weights");
         changed();
       },
-      failed: ({ job }, error) => {
-        this.incomplete = true;
-        job.fail(error instanceof Error ? error.message : String(error), null);
+      failed(error) {
         failed(error);
         changed();
       },

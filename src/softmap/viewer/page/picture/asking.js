@@ -1,7 +1,7 @@
 // What the pictures are shaded by: the weights of the token that is pointed at or held, in the chosen heads; where there
 // is none, what each token receives. Always by tokens: a patch is one, also where the text is looked at in words.
 
-import { sidesOf } from "../look.js";
+import { sidesOf, viewOf } from "../look.js";
 
 const PATIENCE = 30; // ms that the pointer rests before its row is asked for
 
@@ -46,7 +46,7 @@ export function createAsking(app, tell) {
   /** @param {number} patience */
   async function ask(patience) {
     before.abort();
-    if (app.store.get().view !== "picture") return;
+    if (viewOf(app) !== "picture") return;
     before = new AbortController();
     const { signal } = before;
     try {

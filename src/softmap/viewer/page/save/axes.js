@@ -1,10 +1,10 @@
 // What stands around a saved matrix: names of queries and keys, the scale.
 
-import { color, floorOf, share } from "../colors.js";
+import { color, floorOf } from "../colors.js";
 import { svg } from "../dom.js";
 import { grouped } from "../format.js";
-import { shown } from "../sentence/drawing.js";
-import { fitted } from "../sentence/geometry.js";
+import { fitted, shown } from "../labels.js";
+import { ticksOf as ticksOfScale } from "../map/legend.js";
 import { HELD, INK, MUTED, ruler, text } from "./paper.js";
 import { ticksOf } from "./region.js";
 
@@ -71,14 +71,8 @@ export function legend(app, x) {
     const rgb = color(palette, 1 - i / (steps - 1), false).join(",");
     return svg("rect", { x, y: (i * height) / steps, width: 12, height: height / steps + 0.5, fill: `rgb(${rgb})` });
   });
-  const powers = Array.from({ length: Math.round(-Math.log10(floor)) + 1 }, (_, i) => 10 ** -i);
-  const weights = scale === "log" ? powers : [1, 0.75, 0.5, 0.25, 0];
-  const marks = weights.map((weight) =>
-    text(`${+(100 * weight).toPrecision(3)}%`, x + 18, height * (1 - share(weight, scale, floor)), {
-      fill: MUTED,
-      dy: "0.35em",
-      "font-size": 11,
-    }),
+  const marks = ticksOfScale(scale, floor).map(({ text: weight, at }) =>
+    text(weight, x + 18, height * (1 - at), { fill: MUTED, dy: "0.35em", "font-size": 11 }),
   );
   return svg("g", {}, ...bands, ...marks);
 }

@@ -1,6 +1,6 @@
 // What the map shows as a drawing on white: the matrix as a picture, all else as text and lines.
 
-import { color, share, tableOf } from "../colors.js";
+import { color, isBright, share, tableOf } from "../colors.js";
 import { svg } from "../dom.js";
 import { fromHalf } from "../float16.js";
 import { grouped } from "../format.js";
@@ -114,8 +114,7 @@ function numbers(app, { cell, zoom }, { bits, width }) {
   return [...bits].map((each, i) => {
     const weight = fromHalf(each);
     if (Number.isNaN(weight)) return null;
-    const [red, green, blue] = color(palette, share(weight, scale, floorFor(app)), false);
-    const fill = 0.299 * red + 0.587 * green + 0.114 * blue > 140 ? "#111111" : "#ffffff";
+    const fill = isBright(color(palette, share(weight, scale, floorFor(app)), false)) ? "#111111" : "#ffffff";
     const [x, y] = [cell * ((i % width) + 0.5), cell * (Math.floor(i / width) + 0.5)];
     return text(weight.toFixed(2), x, y, {
       fill,

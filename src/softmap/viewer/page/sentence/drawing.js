@@ -2,7 +2,8 @@
 
 import { svg } from "../dom.js";
 import { percent } from "../format.js";
-import { bundles, fitted, stroke } from "./geometry.js";
+import { fitted, shown } from "../labels.js";
+import { bundles, stroke } from "./geometry.js";
 
 /** @typedef {import("./geometry.js").Layout} Layout */
 /** @typedef {{head: number, hue: string, weights: ArrayLike<number>}} Lines of one head; hue: the class of its colour */
@@ -167,15 +168,6 @@ export function listed(units, weights) {
     .slice(0, 5)
     .map(({ weight, label }) => `${label} ${Math.round(100 * weight)}%`)
     .join(", ");
-}
-
-/**
- * A label as it can be seen: white space by its signs.
- * @param {string} label
- */
-export function shown(label) {
-  const signs = label.replaceAll("\n", "⏎").replaceAll("\t", "⇥");
-  return signs.trim() || "␣".repeat(Math.max(1, signs.length));
 }
 
 /**

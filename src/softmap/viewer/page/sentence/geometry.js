@@ -160,25 +160,6 @@ export function stroke(weight, layout) {
 }
 
 /**
- * A text cut so that it is no wider than `most`.
- * @param {string} text
- * @param {number} most
- * @param {(text: string) => number} measure
- */
-export function fitted(text, most, measure) {
-  if (measure(text) <= most) return text;
-  const letters = [...text];
-  const shortened = (/** @type {number} */ count) => `${letters.slice(0, count).join("")}…`;
-  let [low, high] = [1, letters.length - 1];
-  while (low < high) {
-    const middle = (low + high + 1) >> 1;
-    if (measure(shortened(middle)) <= most) low = middle;
-    else high = middle - 1;
-  }
-  return shortened(low);
-}
-
-/**
  * @param {number} x
  * @param {number} width
  * @param {number} y

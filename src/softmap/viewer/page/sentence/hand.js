@@ -1,7 +1,8 @@
 // The words of the sentence view under the pointer and the keyboard: which is in focus, which is held.
 
 import { eachFrame } from "../dom.js";
-import { listed, shown } from "./drawing.js";
+import { shown } from "../labels.js";
+import { listed } from "./drawing.js";
 
 /** @typedef {import("../types").App} App */
 /** @typedef {import("../sentence.js").Short} Short */

@@ -2,7 +2,7 @@
 
 import { el } from "../dom.js";
 import { grouped, number, percent } from "../format.js";
-import { shown } from "../sentence/drawing.js";
+import { shown } from "../labels.js";
 import { chain, formulaOf, sinkWeight } from "./reading.js";
 import { brief, equation, equations, formula, fraction, letter, marked, root, value } from "./setting.js";
 

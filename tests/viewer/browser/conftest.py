@@ -1,0 +1,100 @@
+"""The map in Chromium, as its readers have it: the real server, real recordings, one page for each test."""
+
+from __future__ import annotations
+
+import pytest
+from by_blocks import make_pieces
+from recorded.builders import ORIGIN, make_layer, make_recording, make_tokens
+from viewer.browser.hostile import HOSTILE, make_hostile
+from viewer.browser.reading import Reader
+from viewer.pages import chromium
+
+import softmap
+from softmap import masks
+from softmap.recorded import RecordedSequence, Recording
+from softmap.viewer.launch import View
+
+
+@pytest.fixture(scope="package")  # no longer: where Playwright runs, no test can have an event loop of its own
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="package")
+def serve():
+    """A view of a recording; one for each recording."""
+    views = {}
+
+    def serve(recording):
+        if id(recording) not in views:
+            views[id(recording)] = recording, View(recording)
+        return views[id(recording)][1]
+
+    yield serve
+    for _, view in views.values():
+        view.close()
+
+
+@pytest.fixture
+def show(browser, serve):
+    """Open the map of a recording, or of a view, as it is at an address; in the end nothing may have gone wrong."""
+    readers = []
+
+    def show(what, address="", *, view=None, **options):
+        reader = Reader(browser.new_context(**{"viewport": {"width": 1280, "height": 720}} | options))
+        readers.append(reader)
+        reader.open(view or serve(what), address)
+        return reader
+
+    yield show
+    for reader in readers:
+        reader.close()
+    assert [trouble for reader in readers for trouble in reader.troubles] == []
+
+
+@pytest.fixture(scope="session")
+def sentence(bundled):
+    """all-MiniLM-L6-v2 on three words."""
+    return softmap.record("I love learning", model=bundled)
+
+
+@pytest.fixture(scope="session")
+def causal():
+    """Small heads of a decoder, one layer of which has a bias, a soft cap and learnt sinks."""
+    of = {"queries": 40, "queries_of": "tokens", "keys_of": "tokens", "d_k": 8, "difference": 1e-6}
+    layers = (make_layer(0, number=0, **of), make_layer(1, number=1, sinks=True, softcap=1.5, **of))
+    return Recording(ORIGIN, (RecordedSequence(layers, make_pieces(40)),))
+
+
+@pytest.fixture(scope="session")
+def two_texts():
+    """An encoder-decoder: layers of the encoder, of the decoder, and across."""
+    encoder = {"part": "encoder", "queries_of": "tokens", "keys_of": "tokens", "mask": masks.full()}
+    cross = {"kind": "cross", "queries_of": "target", "keys_of": "tokens", "mask": masks.full()}
+    layers = (
+        make_layer(0, number=0, queries=12, **encoder),
+        make_layer(1, number=1, queries=7, queries_of="target", keys_of="target"),
+        make_layer(2, number=2, queries=7, keys=12, **cross),
+    )
+    texts = make_tokens(12), make_tokens(7, "in another language it was said")
+    return Recording(ORIGIN, (RecordedSequence(layers, *texts),))
+
+
+@pytest.fixture(scope="session")
+def statistics():
+    """Only what was counted while the model ran; no q, no k."""
+    return make_recording(queries=30, keep=("summary",))
+
+
+@pytest.fixture(scope="session")
+def textless():
+    """Queries and keys that are no tokens of a text, and not as many."""
+    of = {"queries": 20, "keys": 30, "mask": masks.full(), "part": "encoder"}
+    return Recording(ORIGIN, (RecordedSequence((make_layer(0, number=0, **of),), None),))
+
+
+@pytest.fixture(scope="session")
+def hostile():
+    """Tokens of all kinds that are dangerous or hard to show, one of them of 10,000 characters."""
+    return make_hostile((*HOSTILE, "x" * 10_000))
