@@ -75,9 +75,9 @@ class View:
             listener.close()
             self._worker.close()
             raise
-        self._thread = threading.Thread(target=self._run, args=(listener,), name="softmap", daemon=True)
-        self._thread.start()
-        atexit.register(self.close)
+        self._ended = threading.Event()  # and no join: one that Ctrl-C interrupts takes its thread for ended
+        threading.Thread(target=self._run, args=(listener,), name="softmap", daemon=True).start()
+        atexit.register(self._end)
         self._server.ready.wait(STARTING)
         if not self._server.started:
             self.close()
@@ -86,14 +86,14 @@ class View:
 
     def close(self) -> None:
         """End it. Pages that are open stay as they are, and get no more answers."""
-        atexit.unregister(self.close)
         self._server.should_exit = True
-        self._thread.join(ENDING)
+        if self._ended.wait(ENDING):
+            atexit.unregister(self._end)
 
     def wait(self) -> None:
         """Wait until it is closed, or Ctrl-C interrupts."""
-        while self._thread.is_alive():
-            self._thread.join(0.5)
+        while not self._ended.wait(0.5):
+            pass
 
     def open(self) -> bool:
         """Open the page in a browser; whether there was one."""
@@ -112,6 +112,11 @@ class View:
     def __repr__(self) -> str:
         return "View(closed)" if self._server.should_exit else f"View({self.url!r})"
 
+    def _end(self) -> None:
+        """End it as Python ends, which nothing may outlive that computes: C++ would abort the process."""
+        self._server.should_exit = True
+        self._ended.wait()
+
     def _run(self, listener: socket.socket) -> None:
         try:
             self._server.run([listener])
@@ -122,6 +127,7 @@ class View:
             self._server.ready.set()
             listener.close()
             self._worker.close()
+            self._ended.set()
 
 
 class _Server(uvicorn.Server):

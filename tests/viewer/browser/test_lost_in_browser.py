@@ -85,13 +85,13 @@ def test_command_that_is_interrupted_ends_though_a_page_is_open(show, tmp_path):
     make_recording(queries=30).save(tmp_path / "run.softmap")
     command = [sys.executable, "-c", "from softmap.cli import main; main()", "view", "--no-browser"]
     with subprocess.Popen([*command, tmp_path / "run.softmap"], stdout=subprocess.PIPE, text=True) as process:
-        reader = show(None, "words=0", view=SimpleNamespace(url=process.stdout.readline().strip()))
+        reader = show(None, "words=0&layer=0&head=0", view=SimpleNamespace(url=process.stdout.readline().strip()))
         assert reader.weights([0], [0]) == 1
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
     reader.page.locator('.cell[data-layer="0"][data-head="2"]').click()
     expect(reader.page.locator(".notice")).to_contain_text("The server does not answer any more")
-    assert_only(reader, "ERR_CONNECTION_REFUSED", "does not answer any more")
+    assert_only(reader, "ERR_CONNECTION_", "does not answer any more")
 
 
 @pytest.mark.parametrize(("lang", "words"), [("en", "The server does not answer any more"), ("zh", "服务器不再回答")])
@@ -114,4 +114,4 @@ def test_server_that_ended_is_said_once_and_not_asked_on_and_on(show, lang, word
     reader.page.locator('.cell[data-layer="0"][data-head="0"]').click()  # what was shown is still there
     reader.page.wait_for_timeout(500)
     np.testing.assert_array_equal(reader.weights(range(0, 300, 7), range(0, 300, 7)), before)
-    assert_only(reader, "ERR_CONNECTION_REFUSED", "does not answer any more")
+    assert_only(reader, "ERR_CONNECTION_", "does not answer any more")

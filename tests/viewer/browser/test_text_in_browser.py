@@ -37,7 +37,7 @@ def named(reader):
     strip = reader.page.locator(".strip")
     strip.locator("b").wait_for()
     pairs = strip.locator("button").evaluate_all(
-        "(all) => all.map((each) => [each.firstChild.data, each.lastChild.textContent])"
+        "(all) => all.map((each) => [each.firstChild.textContent, each.lastChild.textContent])"
     )
     return strip.locator("b").inner_text(), [(label, said(text)) for label, text in pairs]
 

@@ -118,11 +118,11 @@ function createApp(root, store, data, ended) {
     pointer: createPointer(),
     /** @type {import("./types").App["say"]} */
     say: (name, values) => say(store.get().lang, name, values),
-    /** @param {unknown} error */
-    report(error) {
+    /** @param {unknown} error @param {boolean} [always] */
+    report(error, always = false) {
       if (error instanceof DOMException && error.name === "AbortError") return;
       const message = error instanceof Gone ? app.say("gone") : error instanceof Error ? error.message : String(error);
-      if (message === told.message && performance.now() - told.dismissed < RESTING) return;
+      if (!always && message === told.message && performance.now() - told.dismissed < RESTING) return;
       told = { message, dismissed: Infinity };
       notice.hidden = false;
       notice.replaceChildren(

@@ -34,7 +34,7 @@ function offers(app, close) {
   const { layer, head } = app.store.get();
   const map = () => mapFigure(app, app.root.querySelector(".map .pane"));
   const files = (/** @type {(kind: string) => Promise<void>} */ save) =>
-    ["png", "svg"].map((kind) => button(app, `save_${kind}`, () => save(kind).then(close).catch(app.report)));
+    ["png", "svg"].map((kind) => button(app, `save_${kind}`, () => save(kind).then(close).catch((error) => app.report(error, true))));
   const lines = [
     line(
       app.say("save_map"),
@@ -84,7 +84,7 @@ function copyButton(app) {
       await navigator.clipboard.writeText(location.href);
       copy.textContent = app.say("copied");
     } catch {
-      app.report(app.say("copy_failed", { address: location.href }));
+      app.report(app.say("copy_failed", { address: location.href }), true);
     }
   });
   copy.setAttribute("aria-live", "polite");

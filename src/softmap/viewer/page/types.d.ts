@@ -190,8 +190,8 @@ export interface App {
   ended: AbortSignal;
   /** A text of the page in the chosen language, with {names} filled in. */
   say(name: string, values?: Record<string, string | number>): string;
-  /** Show an error to the reader; one that was aborted is none. */
-  report(error: unknown): void;
+  /** Show an error to the reader; one that was aborted is none. always: also where it was dismissed a moment ago. */
+  report(error: unknown, always?: boolean): void;
   /** What is pointed at, anywhere: the views shade and mark it. It is no state. */
   pointer: Pointer;
   /** The units of rows and columns of the chosen layer's map, words or tokens as the map shows them. */
