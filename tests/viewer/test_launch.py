@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -111,6 +113,20 @@ def test_closing_does_not_wait_for_who_does_not_read():
         shown.close()
         assert time.perf_counter() - start < 1
         connection.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal to a thread")
+def test_ctrl_c_while_one_waits_leaves_a_view_that_can_be_closed():
+    before = threading.active_count()
+    shown = make_view()
+    interrupt = threading.Timer(0.2, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        shown.wait()
+    interrupt.join()
+    assert get(shown, "/ask/about")[0] == 200
+    shown.close()
+    assert threading.active_count() == before
 
 
 def test_browser_is_opened_on_the_address(monkeypatch):

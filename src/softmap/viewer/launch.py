@@ -75,8 +75,9 @@ class View:
             listener.close()
             self._worker.close()
             raise
-        self._ended = threading.Event()  # and no join: one that Ctrl-C interrupts takes its thread for ended
-        threading.Thread(target=self._run, args=(listener,), name="softmap", daemon=True).start()
+        self._ended = threading.Event()  # waited for instead of the thread: a join that Ctrl-C interrupts takes it for ended
+        self._thread = threading.Thread(target=self._run, args=(listener,), name="softmap", daemon=True)
+        self._thread.start()
         atexit.register(self._end)
         self._server.ready.wait(STARTING)
         if not self._server.started:
@@ -88,6 +89,7 @@ class View:
         """End it. Pages that are open stay as they are, and get no more answers."""
         self._server.should_exit = True
         if self._ended.wait(ENDING):
+            self._thread.join()
             atexit.unregister(self._end)
 
     def wait(self) -> None:

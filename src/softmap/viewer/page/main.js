@@ -141,6 +141,11 @@ function createApp(root, store, data, ended) {
       return theme === "dark" || (theme === "auto" && system.matches);
     },
   };
+  store.subscribe((_, changed) => {
+    if (!changed.has("layer") && !changed.has("head")) return; // what was said of another head is over
+    notice.hidden = true;
+    told = { message: "", dismissed: -Infinity };
+  });
   return app;
 }
 

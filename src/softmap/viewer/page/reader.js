@@ -22,6 +22,7 @@ export function createReader(units, told) {
   let width = 0;
   let place = 0; // how far it is scrolled, which an element forgets while it is not in the document
   let away = false;
+  let moves = 0; // a later one ends what was on its way: the reader's own hand is not worked against
 
   /** Break the text anew, and keep in place what is at the top. */
   function lay() {
@@ -61,6 +62,7 @@ export function createReader(units, told) {
   }
 
   element.addEventListener("scroll", eachFrame(() => element.isConnected && draw()), { passive: true });
+  for (const type of ["wheel", "pointerdown"]) element.addEventListener(type, () => void moves++, { passive: true });
   new ResizeObserver(eachFrame(resize)).observe(element);
 
   return {
@@ -71,12 +73,15 @@ export function createReader(units, told) {
     mark: paper.mark,
     /**
      * Scroll so that a unit is seen; not at all if it is.
-     * @param {number} unit
+     * @param {number | Promise<number>} wanted
      */
-    async show(unit) {
+    async show(wanted) {
+      const mine = ++moves;
+      const unit = await wanted;
       resize();
       if (width <= 0) return;
       await layout.need(unit, unit);
+      if (mine !== moves) return;
       lay();
       const top = lineOf(layout.lines(), unit) * paper.height();
       const room = element.clientHeight;
@@ -86,6 +91,7 @@ export function createReader(units, told) {
     },
     /** @param {number} share of the text, from 0 to 1, to have in the middle */
     jump(share) {
+      moves++;
       element.scrollTop = share * sheet.offsetHeight - element.clientHeight / 2;
     },
     /**

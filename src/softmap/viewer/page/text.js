@@ -99,7 +99,7 @@ export function createText(app) {
       const page = pageOf(side);
       const token = app.store.get()[side];
       if (!page || token < 0) continue;
-      await page.reader.show(unitAt(await page.reader.units.starts(), token));
+      await page.reader.show(page.reader.units.starts().then((starts) => unitAt(starts, token)));
     }
   }
 

@@ -68,10 +68,12 @@ export function createMap(app) {
     const { layer, head, how, sinks } = app.store.get();
     const question = { layer, head, how, sinks, words: Number(next.words) };
     const ask = (/** @type {Block} */ tile, /** @type {AbortSignal} */ signal) => app.data.tile({ ...question, ...tile }, signal);
-    let told = false;
+    board.classList.remove("missing");
     frame.open(next.size, ask, (error) => {
-      if (!told) app.report(error);
-      told = true;
+      if (board.classList.contains("missing")) return;
+      board.classList.add("missing"); // blank is then not what may not be seen
+      app.report(error);
+      drawing.anew();
     });
     if (boxed) box.read(true);
     minimap.open(ask, colours.table);
@@ -95,7 +97,9 @@ export function createMap(app) {
   /** Have the held cell on screen. */
   function reveal() {
     const { row, key } = heldIn(app, sides);
-    frame.show(row, key);
+    const { kind, queries, keys } = app.data.layer(app.store.get().layer);
+    const itself = kind === "self" && queries === keys ? row : -1; // which a row sees under any mask
+    frame.show(row, key < 0 ? itself : key);
   }
 
   app.store.subscribe((_, changed) => {
@@ -122,7 +126,7 @@ export function createMap(app) {
  * @param {() => Sides | null} sidesNow
  * @param {() => [number, number, number, number] | null} under the rows and keys under the pointer
  */
-function createDrawing(app, { frame, sheets, colours, heading, legend, notes, name }, sidesNow, under) {
+function createDrawing(app, { board, frame, sheets, colours, heading, legend, notes, name }, sidesNow, under) {
   let told = -1; // the zoom that the words around the map are for
 
   function draw() {
@@ -143,7 +147,8 @@ function createDrawing(app, { frame, sheets, colours, heading, legend, notes, na
     told = view.zoom;
     heading.draw(size, told);
     legend.draw(told);
-    notes.replaceChildren(...remarks(app, sides).map((text) => el("p", {}, text)));
+    const missing = board.classList.contains("missing") ? [app.say("map_missing")] : [];
+    notes.replaceChildren(...[...missing, ...remarks(app, sides)].map((text) => el("p", {}, text)));
     name(size);
   }
 

@@ -26,6 +26,7 @@ export const en = {
   map_minimap: "The whole map: click or drag to move",
   map_sinks_hidden: "Without the first and the special tokens",
   map_sinks_rescaled: "Without the first and the special tokens; each row rescaled to sum to 1",
+  map_missing: "Not all of this map is here: what is blank may hold anything",
   map_no_words: "Shown by tokens: words are put together up to {limit} tokens",
 };
 
@@ -54,5 +55,6 @@ export const zh = {
   map_minimap: "全图：点击或拖动以移动",
   map_sinks_hidden: "不含第一个词元和特殊词元",
   map_sinks_rescaled: "不含第一个词元和特殊词元；每行重新归一为 1",
+  map_missing: "这张图不完整：空白处可能有任何值",
   map_no_words: "按词元显示：不超过 {limit} 个词元时才合并成词",
 };
