@@ -49,7 +49,6 @@ async ([left, top, width]) => {
   viewer.viewport.fitBounds(bounds.clone === undefined ? bounds : Object.assign(bounds.clone(), {
     x: left / size.x, y: top / size.x, width: width / size.x, height: height / size.x }), true);
   viewer.forceRedraw();
-  await new Promise(requestAnimationFrame);
   await settled();
   return performance.now() - start;
 }

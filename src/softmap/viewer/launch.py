@@ -75,7 +75,7 @@ class View:
             listener.close()
             self._worker.close()
             raise
-        self._ended = threading.Event()  # waited for instead of the thread: a join that Ctrl-C interrupts takes it for ended
+        self._ended = threading.Event()  # is waited for: a thread whose join Ctrl-C interrupts is taken for ended
         self._thread = threading.Thread(target=self._run, args=(listener,), name="softmap", daemon=True)
         self._thread.start()
         atexit.register(self._end)

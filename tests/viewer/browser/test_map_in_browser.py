@@ -342,7 +342,7 @@ def test_of_statistics_alone_what_is_missing_is_said_and_the_rest_is_there(show,
     expect(reader.page.locator(".notice")).to_contain_text("expected q and k in the recording, got statistics alone")
     reader.page.wait_for_function("() => document.querySelector('.cell canvas').width === 30")
     reader.tab("Text")
-    expect(reader.page.get_by_text("Shaded by the attention each token receives.")).to_be_visible()
+    expect(reader.page.locator(".strip")).to_have_text("Shaded by the attention each token receives.")
     received = statistics.layers[0].summary.received[1].numpy()
     shades = reader.shades()
     assert shades[int(received.argmax())] == max(shades.values()) > 0

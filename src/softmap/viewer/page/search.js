@@ -193,7 +193,7 @@ function createFinder(app) {
 
   return {
     total: () => total,
-    /** @type {(text: string, side: "query" | "key") => boolean} */
+    /** Whether this was found. @type {(text: string, side: "query" | "key") => boolean} */
     isFor: (text, side) => question === JSON.stringify([placeOf(text, side), side]),
     /**
      * How many there are; null where something else was looked for meanwhile.
@@ -204,7 +204,7 @@ function createFinder(app) {
       asked.abort();
       const { signal } = (asked = new AbortController());
       about = placeOf(text, side);
-      question = JSON.stringify([about, side]);
+      question = ""; // until it is answered: who goes on before that looks anew
       [found, at, total] = [[], -1, 0];
       if (!text) return 0;
       if (!about.of) throw new Error(app.say("search_textless"));
@@ -212,10 +212,11 @@ function createFinder(app) {
         await fetchTo(0);
       } catch (error) {
         if (signal.aborted) return null;
-        question = "";
         throw error;
       }
-      return signal.aborted ? null : total;
+      if (signal.aborted) return null;
+      question = JSON.stringify([about, side]);
+      return total;
     },
     /** @param {1 | -1} step */
     async step(step) {

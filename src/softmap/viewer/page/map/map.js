@@ -206,6 +206,7 @@ function forTests({ frame }, opening) {
     weightAt: frame.weightAt,
     /** When all tiles are there that are wanted. */
     async settled() {
+      for (let frames = 0; frames < 2; frames++) await new Promise(requestAnimationFrame); // in which tiles are wanted
       while (opening() || frame.awaits()) await new Promise((resolve) => setTimeout(resolve, 20));
     },
   };
