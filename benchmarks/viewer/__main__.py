@@ -96,12 +96,13 @@ def _peer(viewer: str, recording: Path, file: Path) -> str:
         with contextlib.suppress(Exception):  # given up, or the renderer ran out of memory
             page.goto(file.as_uri(), wait_until="commit", timeout=1000 * PATIENCE)
             seconds = stand_still(page, traffic, PATIENCE)
-            return _told(seconds, weight, renderer_memory(browser))
+            drawn = not traffic.failed and page.locator("svg, canvas, img").count() > 0
+            return _told(seconds if drawn else None, weight, renderer_memory(browser))
         return _told(None, weight, 0)
 
 
 def _told(seconds: float | None, weight: int, memory: float) -> str:
-    time = "never" if seconds is None else f"{seconds:.2f} s"
+    time = "draws nothing" if seconds is None else f"{seconds:.2f} s"
     return f"{time}, {weight / 1e6:,.1f} MB" + (f", {memory:,.0f} MiB" if memory else "")
 
 

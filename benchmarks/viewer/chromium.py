@@ -36,10 +36,15 @@ SCRIPTS = {
 
 @dataclass
 class Traffic:
-    """The bytes that a page fetched, and when something was last fetched."""
+    """The bytes that a page fetched, when something was last fetched, and whether it came to grief.
+
+    Attributes:
+        failed: whether it crashed, or one of its scripts ended in an error.
+    """
 
     weight: int = 0
     open: int = 0
+    failed: bool = False
     last: float = field(default_factory=time.perf_counter)
 
     def follow(self, page: Page) -> None:
@@ -47,6 +52,11 @@ class Traffic:
         page.on("request", lambda _: self._note(1))
         page.on("requestfailed", lambda _: self._note(-1))
         page.on("requestfinished", self._finished)
+        page.on("crash", self._fail)
+        page.on("pageerror", self._fail)
+
+    def _fail(self, _: Any) -> None:
+        self.failed = True
 
     def _note(self, change: int) -> None:
         self.open += change
