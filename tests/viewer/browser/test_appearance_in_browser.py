@@ -71,6 +71,7 @@ class TestLanguages:
     def test_is_changed_and_changed_back_without_losing_anything(self, show, sentence):
         reader = show(sentence, "view=steps&words=0&layer=3&head=1&query=2&key=3")
         reader.page.locator(".told").wait_for()
+        reader.page.wait_for_load_state("networkidle")  # what each head does comes last
         before = reader.page.locator(".softmap").inner_text()
         reader.choose("Language", "中文")
         expect(reader.page.locator(".told h3").first).to_contain_text("分数")
