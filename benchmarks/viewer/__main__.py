@@ -1,6 +1,6 @@
 """The map in Chromium, next to other viewers of attention, on the same recordings in one run.
 
-python -m benchmarks.viewer                     up to 131,072 tokens, a quarter of an hour on two cores
+python -m benchmarks.viewer                     up to 131,072 tokens
 python -m benchmarks.viewer --quick             128 and 1,024 tokens
 python -m benchmarks.viewer --scripts FOLDER    with what bertviz loads from elsewhere: npm install --prefix FOLDER
                                                 requirejs@2.3.6 d3@5.7.0 jquery@2.2.4
@@ -34,7 +34,7 @@ BESIDE = (128, 1_024) if QUICK else (128, 512, 1_024, 4_096)
 """Tokens at which all viewers are tried."""
 ALONE = () if QUICK else (16_384, 65_536, 131_072)
 """Tokens at which softmap is."""
-PATIENCE = 60.0
+PATIENCE = 30.0
 """Seconds after which a page is given up."""
 STEPS = 60
 
