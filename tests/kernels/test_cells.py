@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import DTYPES, NARROW, Tolerance, problems
 from test_contract import CAREFULLY, KERNELS, Kernel, normal
-from test_fused import compiled, python, random, threads  # noqa: F401  # a fixture
+from test_fused import compiled, python, random
 
 from softmap import biases, kernels, masks
 from softmap.kernels import fused, reference
@@ -181,7 +181,7 @@ def test_a_kernel_that_is_forced_makes_the_cells_or_is_refused(monkeypatch):
 
 
 @compiled
-def test_the_number_of_threads_changes_no_bit_of_cells(threads):  # noqa: F811
+def test_the_number_of_threads_changes_no_bit_of_cells(threads):
     problem, fastest = random(700), fused.available()[0]
     known = known_of(fused.sweep(problem, Wanted(), fastest).logsumexp)
     threads(1)

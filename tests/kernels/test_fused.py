@@ -57,13 +57,6 @@ def arbitrary() -> masks.Mask:
     return masks.from_function(lambda query, key: (3 * query + 7 * key) % 5 < 3)
 
 
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 # ---- which modules there are
 
 
