@@ -86,6 +86,7 @@ def test_command_that_is_interrupted_ends_though_a_page_is_open(show, tmp_path):
     command = [sys.executable, "-c", "from softmap.cli import main; main()", "view", "--no-browser"]
     with subprocess.Popen([*command, tmp_path / "run.softmap"], stdout=subprocess.PIPE, text=True) as process:
         reader = show(None, "words=0&layer=0&head=0", view=SimpleNamespace(url=process.stdout.readline().strip()))
+        reader.page.wait_for_load_state("networkidle")  # thumbnails that still come would be answered 503
         assert reader.weights([0], [0]) == 1
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
