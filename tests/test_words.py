@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers.decoders import ByteLevel
+from vocabularies import BACKENDS
 
 from softmap.errors import RowError
 from softmap.tokens import Tokens, tokenize
-from softmap.words import Unit, attention_from, attention_to, find_row, printable, units_of_tokens, units_of_words
+from softmap.words import (
+    Unit,
+    attention_from,
+    attention_to,
+    find_row,
+    printable,
+    token_label,
+    units_of_tokens,
+    units_of_words,
+)
 
 
 @st.composite
@@ -211,3 +224,51 @@ def test_label_can_be_printed_and_is_never_invisible(label, shown):
 
 def test_word_with_a_hidden_character_is_labelled_with_its_escape(bundled):
     assert words_of("pass\u202eword", bundled) == ["pass\\u202eword"]
+
+
+BYTE_LEVEL = BACKENDS["byte level"]()
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_tokens_of_bytes_are_shown_by_their_characters_and_white_space_by_signs(text):
+    found = BYTE_LEVEL.encode(text)
+    tokens = plain_tokens(text, found.tokens, found.offsets)
+    signs = str.maketrans({" ": "␣", "\n": "⏎", "\r": "␍", "\t": "⇥"})
+    read = [ByteLevel().decode([piece]) for piece in found.tokens]
+    for i, characters in enumerate(read):
+        if found.tokens[i] == text[slice(*found.offsets[i])]:
+            assert token_label(tokens, i) == printable(found.tokens[i])  # also ¡, whose second byte is written ¡
+        elif "\ufffd" in characters and "\ufffd" not in text:
+            assert re.fullmatch(r"(\\x[0-9a-f]{2})+", token_label(tokens, i))
+        elif "\ufffd" not in characters:
+            assert token_label(tokens, i) == printable(characters.translate(signs))
+
+
+def plain_tokens(text, pieces, spans):
+    none = (False,) * len(pieces)
+    return Tokens(text, (), tuple(pieces), tuple(spans), tuple(range(len(pieces))), none, none)
+
+
+@pytest.mark.parametrize(
+    ("text", "piece", "shown"),
+    [
+        ("for", "for", "for"),
+        (" for", "Ġfor", "␣for"),
+        ("\n\n", "ĊĊ", "⏎⏎"),
+        ("é", "Ã©", "é"),
+        ("😀", "ðŁĺ", r"\xf0\x9f\x98"),
+        ("Ġfor", "Ġfor", "Ġfor"),  # the text has it so
+        ("Ã©", "Ã©", "Ã©"),
+        ("naïve", "naive", "naive"),  # a vocabulary that takes accents away
+        ("ing", "##ing", "##ing"),
+        (" for", "▁for", "▁for"),
+        ("é", "<0xC3>", "<0xC3>"),
+    ],
+)
+def test_token_is_shown_as_its_vocabulary_calls_it_but_bytes_as_the_text_has_them(text, piece, shown):
+    assert token_label(plain_tokens(text, [piece], [(0, len(text))]), 0) == shown
+
+
+def test_special_token_is_shown_as_it_is_though_it_could_be_bytes():
+    tokens = Tokens("", (), ("Ġ",), ((0, 0),), (None,), (True,), (False,))
+    assert token_label(tokens, 0) == "Ġ"

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     Numbers = np.ndarray[Any, Any]
 
 
+_SIGNS = str.maketrans({" ": "␣", "\n": "⏎", "\r": "␍", "\t": "⇥"})
+_PRINTED = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+"""The bytes that vocabularies of bytes write as the character of that number; the others follow from 256 on."""
+_BYTES = {chr(byte): byte for byte in _PRINTED} | {
+    chr(256 + i): byte for i, byte in enumerate(byte for byte in range(256) if byte not in _PRINTED)
+}
+
+
 @dataclass(frozen=True)
 class Unit:
     """What a row or a column of a matrix is labelled with: a word, or a single token.
@@ -54,17 +62,37 @@ def units_of_words(tokens: Tokens) -> tuple[Unit, ...]:
     for start, stop in zip(starts, [*starts[1:], len(tokens)], strict=True):
         surface = tokens.text[tokens.spans[start][0] : tokens.spans[stop - 1][1]].strip()
         special = tokens.special[start]
-        units.append(Unit(printable(tokens.pieces[start] if special or not surface else surface), start, stop, special))
+        label = printable(surface) if surface and not special else token_label(tokens, start)
+        units.append(Unit(label, start, stop, special))
     return tuple(units)
 
 
 def units_of_tokens(tokens: Tokens, *, as_in_text: bool = False) -> tuple[Unit, ...]:
-    """One unit a token, labelled by its piece; `as_in_text` labels those that are a whole word as the text has it."""
-    pieces = tuple(Unit(printable(piece), i, i + 1, tokens.special[i]) for i, piece in enumerate(tokens.pieces))
+    """One unit a token, with its `token_label`; `as_in_text` labels those that are a whole word as the text has it."""
+    pieces = tuple(Unit(token_label(tokens, i), i, i + 1, tokens.special[i]) for i in range(len(tokens)))
     if not as_in_text:
         return pieces
     whole = {word.start: word for word in units_of_words(tokens) if word.pieces == 1}
     return tuple(whole.get(i, piece) for i, piece in enumerate(pieces))
+
+
+def token_label(tokens: Tokens, i: int) -> str:
+    r"""How one token is shown: as the vocabulary calls it, but what stands for bytes by its characters.
+
+    Vocabularies of bytes write each as a printable character (Radford et al., 2019, section 2.2), as in ``Ġfor`` or
+    ``Ã©``; here that is ``␣for`` and ``é``, and part of a character its bytes, as in ``\xf0\x9f``. Which vocabularies
+    do so is seen by the text, which has the characters where the token stands.
+    """
+    piece, surface = tokens.pieces[i], tokens.text[slice(*tokens.spans[i])]
+    if tokens.special[i] or piece == surface or not all(char in _BYTES for char in piece):
+        return printable(piece)
+    data = bytes(_BYTES[char] for char in piece)
+    try:
+        read = data.decode()
+    except UnicodeDecodeError:
+        part = data.strip() in surface.encode()  # of a character, whose white space the span may lack
+        return "".join(f"\\x{byte:02x}" for byte in data) if part else printable(piece)
+    return printable(read.translate(_SIGNS)) if read.strip() == surface.strip() else printable(piece)
 
 
 def attention_to(weights: Float[Numbers, "rows tokens"], units: tuple[Unit, ...]) -> Float[Numbers, "rows units"]:

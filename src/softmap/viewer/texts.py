@@ -9,7 +9,7 @@ import numpy as np
 
 from softmap import words as wording
 from softmap.errors import ParameterError
-from softmap.words import Unit, printable
+from softmap.words import Unit, token_label
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -82,12 +82,12 @@ class Text:
         return self._word_starts if words else np.arange(len(self.tokens) + 1, dtype=np.int32)
 
     def unit(self, i: int, words: bool) -> Unit:
-        """A word, as the text has it; a token by its piece, one that is a whole word as the text has it."""
+        """A word, as the text has it; a token as `token_label` shows it, one that is a whole word as the text has it."""
         if words:
             return self.words[i]
         word = self.words[holding(self._word_starts, i)]
         whole = word.pieces == 1
-        return word if whole else Unit(printable(self.tokens.pieces[i]), i, i + 1, self.tokens.special[i])
+        return word if whole else Unit(token_label(self.tokens, i), i, i + 1, self.tokens.special[i])
 
     def described(self, units: range, words: bool) -> dict[str, list[Any]]:
         """What is told of some units: labels, the text before each, their first tokens, and whether they are special."""
@@ -116,7 +116,7 @@ class Text:
         return self._places[words]
 
     def find(self, wanted: str, words: bool) -> list[int]:
-        """The units with which some text begins, in any case, and those whose labels have it in them."""
+        """The units with which some text begins, in any case, and those tokens whose names or labels have it in them."""
         if words not in self._searched:
             self._searched[words] = self._make_searched(words)
         searched, wanted = self._searched[words], _plain(wanted)
@@ -159,7 +159,8 @@ class Text:
             starts.append(at + apart)
             at += len(parts[-1])
             special, end = start == stop, max(stop, end)
-        labels = [] if words else [piece.casefold() for piece in self.tokens.pieces]
+        pieces = () if words else enumerate(self.tokens.pieces)
+        labels = [f"{piece}\n{self.unit(i, words).label}".casefold() for i, piece in pieces]
         return _Searched("".join(parts), np.array(starts), labels)
 
 
@@ -169,7 +170,8 @@ class _Searched(NamedTuple):
     Attributes:
         text: in one case, with single spaces.
         starts: where in it each unit begins.
-        labels: of each token what the vocabulary calls it, in one case; none of words, which are as the text has them.
+        labels: of each token what the vocabulary calls it and how it is shown, in one case; none of words, which are as
+            the text has them.
     """
 
     text: str

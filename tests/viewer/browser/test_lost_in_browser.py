@@ -89,7 +89,10 @@ def test_command_that_is_interrupted_ends_though_a_page_is_open(show, tmp_path):
         reader.page.wait_for_load_state("networkidle")  # thumbnails that still come would be answered 503
         assert reader.weights([0], [0]) == 1
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        try:
+            assert process.wait(10) == 0
+        finally:
+            process.kill()  # or leaving the block would wait for it
     reader.page.locator('.cell[data-layer="0"][data-head="2"]').click()
     expect(reader.page.locator(".notice")).to_contain_text("The server does not answer any more")
     assert_only(reader, "ERR_CONNECTION_", "does not answer any more")
