@@ -155,7 +155,7 @@ def as_figure(
     zoom = zoom_within(shown.shape, PIXELS)
     labels = _labels(recorded, texts) if max(shown.shape) <= LARGEST_LABELS else None
     said = (
-        f"Layer {number} · head {head}",
+        f"Layer {number}, head {head}",
         f"“{headline(about['title'], 60)}”  {about['model']}",
         _caption(recorded, zoom, look),
     )
@@ -296,7 +296,14 @@ def _write_numbers(axes: Axes, weights: Float[Numbers, "rows columns"], shades: 
         red, green, blue, _ = shades["cmap"](shades["norm"](weight))
         dark = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5
         look: Any = {"ha": "center", "va": "center_baseline", "size": 6.5, "zorder": 2}
-        axes.text(j + 0.5, i + 0.5, f"{weight:.2f}", color=INK if dark else "white", **look)
+        axes.text(j + 0.5, i + 0.5, _percent(float(weight)), color=INK if dark else "white", **look)
+
+
+def _percent(weight: float) -> str:
+    """A weight in few characters, as in the cells of the page (page/map/overlay.js)."""
+    if weight < 0.0005:
+        return "<0.1%"
+    return f"{100 * weight:.0f}%" if weight >= 0.0995 else f"{100 * weight:.1f}%"
 
 
 def _draw_scale(sheet: Sheet, shades: Any, left: float, top: float, caption: str) -> float:

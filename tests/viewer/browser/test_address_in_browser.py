@@ -10,6 +10,8 @@ import pytest
 from matplotlib.image import imread
 from playwright.sync_api import expect
 
+from softmap.viewer.answers import Answers
+
 pytestmark = pytest.mark.browser
 
 STATE = {
@@ -51,8 +53,9 @@ def test_state_is_as_it_was_in_a_new_page(show, decoder):
     np.testing.assert_allclose(picture(first), picture(second), atol=0.02)  # edges of letters vary a little
 
 
-def test_usual_state_has_a_short_address(show, decoder):
-    assert show(decoder).state == {}
+def test_address_says_where_one_is_though_all_is_as_usual(show, decoder):
+    start = Answers(decoder).ask("about", {})["start"]
+    assert show(decoder).state == {name: str(start[name]) for name in ("layer", "head", "query")}
 
 
 def test_what_a_reader_does_is_in_the_address(show, sentence):
@@ -64,7 +67,7 @@ def test_what_a_reader_does_is_in_the_address(show, sentence):
     reader.page.locator('.cell[data-layer="0"][data-head="4"]').click()
     state = reader.state
     assert {"palette": "ink", "sinks": "hidden", "scale": "log", "view": "sentence"}.items() <= state.items()
-    assert reader.page.locator(".mapHeading b").inner_text() == "Layer 0 · head 4"
+    assert reader.page.locator(".mapHeading b").inner_text() == "Layer 0, head 4"
     other = show(sentence, urlsplit(reader.page.url).fragment)
     assert other.state == state
 
@@ -106,7 +109,7 @@ def test_what_is_held_is_let_go_where_another_layer_has_it_not(show, two_texts):
 def test_address_that_is_edited_is_followed(show, decoder):
     reader = show(decoder, "layer=0&head=0&words=0")
     reader.go(layer=1, head=3, words=0, theme="dark", box="200,200,50")
-    assert reader.page.locator(".mapHeading b").inner_text() == "Layer 1 · head 3"
+    assert reader.page.locator(".mapHeading b").inner_text() == "Layer 1, head 3"
     assert reader.seen() == pytest.approx([200, 200, 50], abs=0.1)
     assert reader.page.locator(".softmap").get_attribute("data-theme") == "dark"
 
@@ -115,9 +118,9 @@ def test_back_and_forward_lead_through_edited_addresses(show, decoder):
     reader = show(decoder, "layer=0&head=1&words=0")
     reader.go(layer=1, head=2, words=0)
     reader.page.evaluate("history.back()")
-    expect(reader.page.locator(".mapHeading b")).to_have_text("Layer 0 · head 1")
+    expect(reader.page.locator(".mapHeading b")).to_have_text("Layer 0, head 1")
     reader.page.evaluate("history.forward()")
-    expect(reader.page.locator(".mapHeading b")).to_have_text("Layer 1 · head 2")
+    expect(reader.page.locator(".mapHeading b")).to_have_text("Layer 1, head 2")
 
 
 def test_reloading_keeps_the_state_and_needs_no_token(show, decoder):

@@ -90,7 +90,7 @@ class TestChoosing:
     def test_by_a_click(self, reader, encoder):
         cell(reader, 2, 5).click()
         reader.settle()
-        assert reader.page.locator(".mapHeading b").inner_text() == "Layer 2 · head 5"
+        assert reader.page.locator(".mapHeading b").inner_text() == "Layer 2, head 5"
         count = len(encoder.tokens)
         expected = encoder[2, 5].dense().numpy().astype(np.float16)
         np.testing.assert_allclose(reader.weights(range(count), range(count)), expected, rtol=1e-3, atol=6e-8)
@@ -106,11 +106,11 @@ class TestChoosing:
         cell(reader, 0, 0).focus()
         for key in ("ArrowUp", "ArrowLeft", "Enter"):
             reader.page.keyboard.press(key)
-        expect(title).to_have_text("Layer 0 · head 0")
+        expect(title).to_have_text("Layer 0, head 0")
         cell(reader, 5, 11).focus()
         for key in ("ArrowDown", "ArrowRight", "Enter"):
             reader.page.keyboard.press(key)
-        expect(title).to_have_text("Layer 5 · head 11")
+        expect(title).to_have_text("Layer 5, head 11")
 
 
 def test_several_are_picked_for_the_mean_and_let_go(show, encoder):
@@ -121,7 +121,7 @@ def test_several_are_picked_for_the_mean_and_let_go(show, encoder):
     cell(reader, 2, 6).focus()
     reader.page.keyboard.press("x")
     assert reader.state["picked"] == "2.1,2.4,2.6"
-    assert reader.page.locator(".mapHeading b").inner_text() == "Layer 2 · head 3"
+    assert reader.page.locator(".mapHeading b").inner_text() == "Layer 2, head 3"
     assert "picked" in cell(reader, 2, 4).get_attribute("aria-label")
     heads = reader.questions("row")[-1]["heads"]
     assert heads == "2.1,2.4,2.6"

@@ -207,7 +207,7 @@ def test_minimap_shows_where_one_is_and_leads_elsewhere(show, decoder):
 
 def test_two_fingers_zoom(show, decoder):
     reader = show(decoder, "words=0&layer=0&head=0", has_touch=True)
-    whole = reader.seen()[2]
+    whole, held = reader.seen()[2], reader.state["query"]
     x, y = reader.place(150, 150, (300, 300))
     client = reader.context.new_cdp_session(reader.page)
 
@@ -222,7 +222,7 @@ def test_two_fingers_zoom(show, decoder):
     touch("touchEnd", 0)
     reader.page.wait_for_timeout(400)
     assert reader.seen()[2] < whole / 2
-    assert "query" not in reader.state
+    assert reader.state["query"] == held  # where two fingers were, nothing is held
 
 
 def test_finger_holds_the_cell_under_it(show, sentence):
@@ -242,13 +242,58 @@ class TestPointing:
         assert found == pytest.approx((float(matrix.scores[2, 3]), float(matrix.scaled[2, 3])), rel=1e-3)
         card = reader.page.locator(".mapCard")
         assert card.locator(".pair b").all_inner_texts() == ["love", "learning"]
-        query, key = card.locator(".context").all_inner_texts()
-        assert query.startswith(":2 I love learning, and learning")
-        assert key.startswith(":3 I love learning, and learning")
+        assert card.locator(".context").count() == 0  # all of the text is beside the map
         reader.page.locator(".status").get_by_text("learning").wait_for()
         facts = reader.page.locator(".status .fact")
         told = facts.evaluate_all("(all) => all.map((each) => each.lastChild.textContent)")
         assert told == [weight, score, scaled]
+
+    def test_card_of_a_cell_in_a_long_text_quotes_it(self, show, decoder):
+        reader = show(decoder, "words=0&layer=0&head=1&box=0,0,20")
+        reader.point(12, 7, (300, 300))
+        reader.card()
+        contexts = reader.page.locator(".mapCard .context").all_inner_texts()
+        for context, token in zip(contexts, (12, 7), strict=True):
+            start, stop = decoder.tokens.spans[token]
+            assert context.startswith(f":{token} ")
+            assert decoder.tokens.text[start - 8 : start].strip() in context
+            assert decoder.tokens.text[stop : stop + 5].strip() in context
+
+    def test_status_line_of_two_words_tells_what_the_card_tells(self, show, encoder):
+        reader = show(encoder, "words=1&layer=3&head=1&query=-1")
+        weights, _ = expected(encoder, 3, 1, words=True)
+        at = [unit.label for unit in units_of_words(encoder.tokens)].index("unbelievably")
+        reader.point(at, 3, weights.shape)
+        card = reader.card()
+        facts = reader.page.locator(".status .fact")
+        facts.first.wait_for()
+        assert facts.evaluate_all("(all) => all.map((each) => each.lastChild.textContent)") == card
+
+    def test_key_that_is_left_out_is_said_to_be(self, show, encoder):
+        reader = show(encoder, "words=0&layer=3&head=1&sinks=hidden&query=2&key=0")
+        reader.page.locator(".status").get_by_text("left out").wait_for()
+        reader.point(3, len(encoder.tokens) - 1, (len(encoder.tokens),) * 2)
+        assert reader.card()[0] == "left out"
+
+    def test_weight_without_sinks_is_called_rescaled(self, show, encoder):
+        reader = show(encoder, "words=0&layer=3&head=1&sinks=rescaled&query=2&key=3")
+        weights, _ = expected(encoder, 3, 1, sinks="rescaled")
+        reader.page.locator(".status").get_by_text("weight, rescaled").wait_for()
+        assert said(reader.page.locator(".status .fact").first.inner_text().split()[-1]) == pytest.approx(
+            weights[2, 3], abs=1e-3
+        )
+
+    def test_keys_that_are_pressed_put_what_is_held_before_what_is_under_the_mouse(self, show, sentence):
+        reader = show(sentence, "words=0&layer=3&head=1&query=2&key=1")
+        reader.page.locator(".board").focus()
+        reader.point(4, 4, (5, 5))
+        reader.card()
+        reader.page.keyboard.press("ArrowRight")
+        expect(reader.page.locator(".mapCard")).to_be_hidden()
+        expect(reader.page.locator(".status b").first).to_have_text("love")
+        expect(reader.page.locator(".status b").last).to_have_text("love")
+        reader.page.mouse.move(*[place + 3 for place in reader.place(4, 4, (5, 5))])
+        expect(reader.page.locator(".status b").last).to_have_text("[SEP]")
 
     def test_card_of_a_block_tells_its_rows_and_its_largest_weight(self, show, decoder):
         reader = show(decoder, "words=0&layer=0&head=1", **PHONE)
@@ -298,13 +343,13 @@ class TestPointing:
         reader.page.locator(".board").focus()
         reader.page.keyboard.press("]")
         reader.settle()
-        assert reader.page.locator(".mapHeading b").inner_text() == "Layer 2 · head 0"
+        assert reader.page.locator(".mapHeading b").inner_text() == "Layer 2, head 0"
         np.testing.assert_array_equal(
             reader.weights(range(5), range(5)), sentence[2, 0].dense().numpy().astype(np.float16)
         )
         reader.page.get_by_role("button", name="Head before").click()
         reader.settle()
-        assert reader.page.locator(".mapHeading b").inner_text() == "Layer 1 · head 11"
+        assert reader.page.locator(".mapHeading b").inner_text() == "Layer 1, head 11"
 
     def test_words_pointed_at_elsewhere_are_marked_on_the_map(self, show, sentence):
         reader = show(sentence, "words=1&layer=3&head=1")

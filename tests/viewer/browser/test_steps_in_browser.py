@@ -138,3 +138,10 @@ def test_follows_what_is_held(open_steps, sentence):
     reader.page.mouse.click(*reader.place(1, 0, (5, 5)))
     reader.page.locator(".told h2").get_by_text("CLS").wait_for()
     assert number_of(results(reader)[0]) == pytest.approx(float(sentence[3, 1].scores[1, 0]), rel=1e-3)
+
+
+@pytest.mark.parametrize("sinks", ["hidden", "rescaled"])
+def test_steps_beside_a_map_without_sinks_say_that_they_are_the_models(open_steps, sentence, sinks):
+    reader = open_steps(sentence, layer=3, head=1, query=2, key=3, sinks=sinks)
+    assert said(results(reader)[2]) == float(sentence[3, 1][2, 3])
+    reader.page.get_by_text("As the model computes it, with the first and the special tokens").wait_for()

@@ -92,6 +92,18 @@ class TestShading:
         assert_named(reader, "learning", labels, (encoder[0, 4][3] + encoder[2, 7][3]).numpy() / 2)
         assert reader.state["picked"] == "0.4,2.7"
 
+    def test_names_over_the_text_are_those_that_fit_whole(self, show, encoder):
+        reader = show(encoder, "words=0&layer=3&head=1&query=3")
+        reader.page.locator(".strip button").first.wait_for()
+        line = reader.page.locator(".strip").bounding_box()
+        boxes = [button.bounding_box() for button in reader.page.locator(".strip button:visible").all()]
+        assert 3 <= len(boxes) <= 5
+        for box in boxes:
+            assert line["x"] <= box["x"]
+            assert box["x"] + box["width"] <= line["x"] + line["width"]
+            assert line["y"] <= box["y"]
+            assert box["y"] + box["height"] <= line["y"] + line["height"]
+
     def test_without_sinks(self, show, encoder):
         reader = show(encoder, "words=0&layer=3&head=1&query=3&sinks=hidden")
         weights = encoder[3, 1][3].numpy().copy()
@@ -131,9 +143,35 @@ class TestHolding:
     def test_number_beside_another_word_is_what_the_held_one_looks_at_it_with(self, show, sentence):
         reader = show(sentence, "words=0&layer=3&head=1&query=2")
         reader.unit(3).hover()
-        reader.page.locator(".tag").get_by_text("love →").wait_for()
+        reader.page.locator(".tag").get_by_text("love → learning").wait_for()
         tag = reader.page.locator(".tag").inner_text()
         assert said(tag.split()[-1]) == float(sentence[3, 1][2, 3])
+
+    def test_number_beside_another_word_says_who_looks_where_words_are_looked_at(self, show, sentence):
+        reader = show(sentence, "words=0&layer=3&head=1&query=-1&key=2&direction=receives")
+        reader.unit(3).hover()
+        reader.page.locator(".tag").get_by_text("learning → love").wait_for()
+        assert said(reader.page.locator(".tag").inner_text().split()[-1]) == float(sentence[3, 1][3, 2])
+
+    def test_held_word_is_held_on_where_it_is_asked_who_looks_at_it(self, show, sentence):
+        reader = show(sentence, "words=0&layer=3&head=1&query=2")
+        labels = [unit.inner_text() for unit in reader.page.locator(".unit").all()]
+        reader.page.get_by_role("radio", name="seen by").click()
+        assert_named(reader, "love", labels, sentence[3, 1][:, 2].numpy())
+        expect(reader.page.locator(".strip .arrow")).to_have_text("←")
+        assert (reader.state["query"], reader.state["key"]) == ("-1", "2")
+        reader.page.get_by_role("radio", name="looks at").click()
+        expect(reader.page.locator(".strip .arrow")).to_have_text("→")
+        assert_named(reader, "love", labels, sentence[3, 1][2].numpy())
+
+    def test_click_on_a_word_holds_the_word_and_no_cell(self, show, sentence):
+        reader = show(sentence, "words=0&layer=3&head=1&query=2&key=3")
+        reader.unit(1).click()
+        assert reader.state["query"] == "1"
+        assert "key" not in reader.state
+        reader.page.get_by_role("radio", name="seen by").click()
+        reader.unit(4).click()
+        assert (reader.state["query"], reader.state["key"]) == ("-1", "4")
 
     def test_arrows_walk_and_enter_opens_the_steps(self, show, sentence):
         reader = show(sentence, "words=0&layer=3&head=1&query=1")

@@ -16,8 +16,8 @@ const OTHER = {
 };
 const exists = (layer, head) => layer < 3 && head < 4;
 
-test("all of the state is in the address, what is as usual is left out", () => {
-  assert.equal(written(USUAL, USUAL), "");
+test("all of the state is in the address, what is as usual is left out, but not where one is", () => {
+  assert.equal(written(USUAL, USUAL), "layer=0&head=3&query=4");
   assert.deepEqual(Object.keys(OTHER).sort(), Object.keys(USUAL).sort());
   assert.deepEqual(read(`#${written(OTHER, USUAL)}`, USUAL, exists), OTHER);
 });

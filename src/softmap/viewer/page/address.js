@@ -1,4 +1,5 @@
-// The page's state in its address, after the #: a link opens the page as it was. What is as usual is left out.
+// The page's state in its address, after the #: a link opens the page as it was. What is as usual is left out, but not
+// where one is, for where one begins may be another place when it is opened.
 
 /** @typedef {import("./types").State} State */
 
@@ -17,16 +18,16 @@ const CHOICES = {
   lang: ["en", "zh"],
   theme: ["auto", "light", "dark"],
 };
-const NUMBERS = /** @type {const} */ (["layer", "head", "query", "key"]);
+const PLACE = /** @type {const} */ (["layer", "head", "query", "key"]);
 
 /**
- * What differs from the usual, as in "layer=3&head=1&query=4".
+ * Where one is, and what differs from the usual, as in "layer=3&head=1&query=4&scale=log".
  * @param {State} state
  * @param {State} usual
  */
 export function written(state, usual) {
   const parts = new URLSearchParams();
-  for (const name of NUMBERS) if (state[name] !== usual[name]) parts.set(name, String(state[name]));
+  for (const name of PLACE) if (name !== "key" || state.key >= 0) parts.set(name, String(state[name]));
   for (const name of /** @type {(keyof State)[]} */ (Object.keys(CHOICES))) {
     if (state[name] !== usual[name]) parts.set(name, String(state[name]));
   }
@@ -47,7 +48,7 @@ export function read(text, usual, exists) {
   const parts = new URLSearchParams(text.replace(/^#/, ""));
   /** @type {Record<string, any>} */
   const state = { ...usual };
-  for (const name of NUMBERS) {
+  for (const name of PLACE) {
     const value = parts.get(name);
     if (value !== null && /^(-1|\d{1,9})$/.test(value)) state[name] = Number(value);
   }

@@ -11,11 +11,12 @@ import { el } from "./dom.js";
  * @param {Name} name of the state
  * @param {readonly import("./types").State[Name][]} values
  * @param {string} prefix of their names in strings.js; the group is called prefix + "title"
+ * @param {() => Partial<import("./types").State>} [besides] what else becomes of the state where another is chosen
  */
-export function choice(app, name, values, prefix) {
+export function choice(app, name, values, prefix, besides = () => ({})) {
   const title = el("i", { className: "choiceTitle" });
   const radios = values.map((value) => {
-    const onclick = () => app.store.set({ [name]: value });
+    const onclick = () => choose(value);
     return { value, button: el("button", { type: "button", role: "radio", onclick }) };
   });
   const buttons = radios.map(({ button }) => button);
@@ -41,8 +42,13 @@ export function choice(app, name, values, prefix) {
     event.stopPropagation();
     const at = radios.findIndex(({ value }) => value === app.store.get()[name]);
     const next = radios[(at + step + radios.length) % radios.length];
-    app.store.set(/** @type {any} */ ({ [name]: next.value }));
+    choose(next.value);
     next.button.focus();
+  }
+
+  /** @param {import("./types").State[Name]} value */
+  function choose(value) {
+    if (value !== app.store.get()[name]) app.store.set({ ...besides(), [name]: value });
   }
 
   show();

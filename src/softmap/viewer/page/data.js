@@ -6,7 +6,7 @@ import { unitsOf } from "./units.js";
 const KEPT_BYTES = 48 << 20; // of all tiles and rows
 const PATIENCE = 500; // ms for which they wait for the map
 const BEHIND = new Set(["thumbs", "roles"]); // one at a time, so that what is looked at finds a connection
-const REMEMBERED = new Set(["tile", "row", "received", "thumbs", "roles", "matrix", "pictures", "pixels"]);
+const REMEMBERED = new Set(["tile", "pixel", "row", "received", "thumbs", "roles", "matrix", "pictures", "pixels"]);
 
 /**
  * @param {import("./types").Channel} channel

@@ -162,6 +162,7 @@ function follow(app, remember) {
   };
   let waiting = 0;
   show(app.store.get());
+  remember(app.store.get());
   app.store.subscribe((state) => {
     show(state);
     clearTimeout(waiting);

@@ -27,5 +27,5 @@ async function show(root) {
 
 /** @param {string} hash */
 function remember(hash) {
-  history.replaceState(null, "", hash ? `#${hash}` : location.pathname);
+  history.replaceState(null, "", `#${hash}`);
 }

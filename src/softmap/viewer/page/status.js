@@ -1,7 +1,10 @@
 // The line at the bottom: what is under the pointer, or held, with its exact numbers.
 
 import { el } from "./dom.js";
-import { percent, number } from "./format.js";
+import { number } from "./format.js";
+import { shown } from "./labels.js";
+import { unitAt } from "./units.js";
+import { nameOfWeight, weightOf } from "./weight.js";
 
 const PATIENCE = 30; // ms that the pointer rests before its cell is asked about
 
@@ -22,13 +25,16 @@ export function createStatus(app) {
     const { query, key } = isPointed ? pointed : held;
     line.setAttribute("aria-live", isPointed ? "off" : "polite"); // a pointer that sweeps the map is not read aloud
     if (query < 0 || key < 0) return idle();
-    const question = { layer, head, zoom: 0, row: query, column: key, sinks, words: 0 };
+    const { rows, keys, words } = app.sides();
     try {
       if (isPointed) await new Promise((resolve) => setTimeout(resolve, PATIENCE));
       if (signal.aborted) return;
+      const [row, column] = words ? [unitAt(await rows.starts(), query), unitAt(await keys.starts(), key)] : [query, key];
+      await keys.load(column, column + 1);
+      const question = { layer, head, zoom: 0, row, column, sinks, words: Number(words) };
       const { at } = /** @type {import("./types").Pixel} */ (await app.data.ask("pixel", question, signal));
       if (signal.aborted) return;
-      if (at) line.replaceChildren(...told(app, at));
+      if (at) line.replaceChildren(...told(app, at, column));
       else idle();
     } catch (error) {
       if (signal.aborted) return;
@@ -39,7 +45,7 @@ export function createStatus(app) {
 
   app.pointer.subscribe(() => void show());
   app.store.subscribe((_, changed) => {
-    if (["layer", "head", "query", "key", "sinks", "lang"].some((name) => changed.has(/** @type {any} */ (name)))) void show();
+    if (["layer", "head", "query", "key", "sinks", "words", "lang"].some((name) => changed.has(/** @type {any} */ (name)))) void show();
   });
   void show();
   return line;
@@ -48,19 +54,20 @@ export function createStatus(app) {
 /**
  * @param {import("./types").App} app
  * @param {NonNullable<import("./types").Pixel["at"]>} cell
+ * @param {number} unit of the key
  */
-function told(app, cell) {
+function told(app, cell, unit) {
   const label = (/** @type {string} */ text, /** @type {number} */ place) =>
-    el("span", {}, el("b", {}, text), el("small", {}, ` :${place}`));
+    el("span", {}, el("b", {}, shown(text)), el("small", {}, ` :${place}`));
   const numbers = [
-    ["weight", cell.visible ? percent(cell.weight) : app.say("unseen")],
-    ["score", number(cell.score)],
-    ["scaled", cell.scaled === null ? "−∞" : number(cell.scaled)],
+    [nameOfWeight(app), weightOf(app, cell, unit)],
+    [app.say("score"), number(cell.score)],
+    [app.say("scaled"), cell.scaled === null ? "−∞" : number(cell.scaled)],
   ];
   return [
     label(cell.query_label, cell.query),
     el("span", { className: "arrow", "aria-label": app.say("looks_at") }, "→"),
     label(cell.key_label, cell.key),
-    ...numbers.map(([name, value]) => el("span", { className: "fact" }, el("i", {}, `${app.say(name)} `), value)),
+    ...numbers.map(([name, value]) => el("span", { className: "fact" }, el("i", {}, `${name} `), value)),
   ];
 }

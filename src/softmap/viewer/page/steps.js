@@ -7,7 +7,7 @@ import { told } from "./steps/told.js";
 /** @typedef {import("./types").StepsAnswer} StepsAnswer */
 /** @typedef {{answer: StepsAnswer, cell: {query: number, key: number, chosen: boolean}}} Told */
 
-const TOLD_BY = new Set(["layer", "head", "query", "key", "words", "lang", "view"]);
+const TOLD_BY = new Set(["layer", "head", "query", "key", "words", "sinks", "lang", "view"]);
 
 /** @param {App} app */
 export function createSteps(app) {

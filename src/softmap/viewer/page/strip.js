@@ -11,6 +11,7 @@ import { percent } from "./format.js";
 export function createStrip(app, jump) {
   const line = el("p", { className: "strip" });
   const aloud = createAloud();
+  new ResizeObserver(() => dropWrapped(line)).observe(line);
 
   /** @param {string} text */
   function remark(text) {
@@ -37,7 +38,19 @@ export function createStrip(app, jump) {
         ),
         top.length ? "" : el("span", { className: "muted" }, say("strip_nothing")),
       );
+      dropWrapped(line);
       aloud.say(`${label} ${say(`strip_${sides.from}`)} ${named.slice(0, 3).map((word) => `${word.label} ${word.share}`).join(", ")}`);
     },
   };
+}
+
+/**
+ * Show as many words as fit the line whole.
+ * @param {HTMLElement} line
+ */
+function dropWrapped(line) {
+  const buttons = [...line.querySelectorAll("button")];
+  for (const button of buttons) button.hidden = false;
+  const wrapped = buttons.filter((button) => button.offsetTop > line.offsetTop + line.offsetHeight / 2);
+  for (const button of wrapped) button.hidden = true;
 }

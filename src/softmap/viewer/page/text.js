@@ -31,7 +31,7 @@ export function createText(app) {
   const controls = el(
     "div",
     { className: "controls", role: "group" },
-    choice(app, "direction", ["gives", "receives"], "direction_"),
+    choice(app, "direction", ["gives", "receives"], "direction_", () => turned(app)),
     choice(app, "mean", ["head", "layer", "picked"], "mean_"),
   );
   const strip = createStrip(app, (unit) => void pageOf(sidesOf(app).to)?.reader.show(unit));
@@ -178,11 +178,11 @@ function followPointer(app, reader, side) {
     clearTimeout(leaving);
     none();
   });
+  app.root.addEventListener("keydown", none, { capture: true, signal: app.ended });
   reader.element.addEventListener("click", (event) => {
     const word = reader.units.peek(unitOf(event));
     if (!word) return;
-    const held = app.store.get()[side()];
-    app.store.set({ [side()]: held === word.start ? -1 : word.start });
+    hold(app, side(), app.store.get()[side()] === word.start ? -1 : word.start);
   });
 }
 
@@ -195,11 +195,11 @@ function followPointer(app, reader, side) {
 function followKeys(app, reader, side, steps) {
   const { units } = reader;
   /** @param {number} unit */
-  async function hold(unit) {
+  async function go(unit) {
     const at = Math.max(0, Math.min(unit, units.count - 1));
     await units.load(at, at + 1);
     const word = units.peek(at);
-    if (word) app.store.set({ [side()]: word.start });
+    if (word) hold(app, side(), word.start);
   }
 
   reader.element.addEventListener("keydown", (event) => {
@@ -211,13 +211,35 @@ function followKeys(app, reader, side, steps) {
   /** @param {string} key */
   async function act(key) {
     if (key === "Enter") return steps();
-    if (key === "Escape") return app.store.set({ [side()]: -1 });
+    if (key === "Escape") return hold(app, side(), -1);
     const token = app.store.get()[side()];
-    if (token < 0) return hold(reader.lines()[Math.floor(reader.seen()[0] * (reader.lines().length - 1))]);
+    if (token < 0) return go(reader.lines()[Math.floor(reader.seen()[0] * (reader.lines().length - 1))]);
     const unit = unitAt(await units.starts(), token);
-    if (key === "ArrowLeft" || key === "ArrowRight") return hold(unit + (key === "ArrowLeft" ? -1 : 1));
-    return hold(reader.beside(unit, key === "ArrowUp" ? -1 : 1));
+    if (key === "ArrowLeft" || key === "ArrowRight") return go(unit + (key === "ArrowLeft" ? -1 : 1));
+    return go(reader.beside(unit, key === "ArrowUp" ? -1 : 1));
   }
+}
+
+/**
+ * Hold a word. In one text that is a word and no cell: no other is held any more.
+ * @param {App} app
+ * @param {Side} side
+ * @param {number} token -1 to let go
+ */
+function hold(app, side, token) {
+  const { one, from, to } = sidesOf(app);
+  app.store.set({ ...(one ? { [side === from ? to : from]: -1 } : {}), [side]: token });
+}
+
+/**
+ * What becomes of the held word where the other side is asked about: the same word, asked the other way.
+ * @param {App} app
+ * @returns {Partial<import("./types").State>}
+ */
+function turned(app) {
+  const { one, from, to } = sidesOf(app);
+  const held = app.store.get();
+  return one && held[to] < 0 ? { [to]: held[from], [from]: -1 } : {};
 }
 
 /**
@@ -252,6 +274,7 @@ function tagOf(app, { sides, held, pointed, unit, weights, ofHeld }, page) {
   if (!sides.one || pointed[from] < 0) return null;
   const at = pointed[from];
   if (!ofHeld) return { unit: at, text: app.say("tag_self", { weight: percent(weights[at] || 0) }) };
-  const other = page.reader.units.peek(held[from])?.label ?? "";
-  return { unit: at, text: `${from === "query" ? `${other} →` : `→ ${other}`} ${percent(ofHeld[at] || 0)}` };
+  const [label, other] = [at, held[from]].map((each) => page.reader.units.peek(each)?.label ?? String(each));
+  const [query, key] = from === "query" ? [other, label] : [label, other];
+  return { unit: at, text: app.say("tag_pair", { query, key, weight: percent(ofHeld[at] || 0) }) };
 }

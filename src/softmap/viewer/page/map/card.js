@@ -3,8 +3,10 @@
 import { el } from "../dom.js";
 import { grouped, number, percent } from "../format.js";
 import { shown } from "../labels.js";
+import { nameOfWeight, weightOf } from "../weight.js";
 
 const AWAY = 14; // pixels from the pointer
+const SHORT = 64; // units of a text that is seen whole beside the map, so that the card need not quote it
 
 /** @param {import("../types").App} app */
 export function createCard(app) {
@@ -41,25 +43,34 @@ export function createCard(app) {
  * @param {import("../types").App} app
  * @param {import("../types").Pixel} pixel
  */
-function tellCell({ say }, { at, mean }) {
-  if (!at) return [el("p", { className: "muted" }, say("unseen"))];
-  const facts = at.visible
-    ? [[say("weight"), percent(mean ?? at.weight)], [say("score"), number(at.score)], [say("scaled"), at.scaled === null ? "−∞" : number(at.scaled)]]
-    : [[say("weight"), say("unseen")], [say("score"), number(at.score)]];
+function tellCell(app, { at, keys }) {
+  if (!at) return [el("p", { className: "muted" }, nowhere(app))];
+  const { say } = app;
+  const scaled = [say("scaled"), at.scaled === null ? "−∞" : number(at.scaled)];
+  const facts = [[nameOfWeight(app), weightOf(app, at, keys[0])], [say("score"), number(at.score)], ...(at.visible ? [scaled] : [])];
   return [
     el("p", { className: "pair" }, el("b", {}, shown(at.query_label)), el("i", {}, "→"), el("b", {}, shown(at.key_label))),
     el("p", { className: "facts" }, ...facts.map(([name, value]) => el("span", {}, el("i", {}, name), value))),
-    ...contexts({ say }, at),
+    ...contexts(app, at),
   ];
+}
+
+/**
+ * Why a block has no weight.
+ * @param {import("../types").App} app
+ */
+function nowhere({ say, store }) {
+  return say(store.get().sinks === "shown" ? "unseen" : "unseen_or_left_out");
 }
 
 /**
  * @param {import("../types").App} app
  * @param {import("../types").Pixel} pixel
  */
-function tellBlock({ say }, { rows, keys, at, max, mean }) {
+function tellBlock(app, { rows, keys, at, max, mean }) {
+  const { say } = app;
   const title = el("p", { className: "muted" }, say("map_block", { rows: range(rows), keys: range(keys) }));
-  if (!at || max === null || mean === null) return [title, el("p", { className: "muted" }, say("unseen"))];
+  if (!at || max === null || mean === null) return [title, el("p", { className: "muted" }, nowhere(app))];
   return [
     title,
     el("p", { className: "pair" }, el("b", {}, shown(at.query_label)), el("i", {}, "→"), el("b", {}, shown(at.key_label))),
@@ -69,16 +80,18 @@ function tellBlock({ say }, { rows, keys, at, max, mean }) {
       el("span", {}, el("i", {}, say("map_largest")), percent(max)),
       el("span", {}, el("i", {}, say("map_mean")), percent(mean)),
     ),
-    ...contexts({ say }, at),
+    ...contexts(app, at),
   ];
 }
 
 /**
- * Both words with what stands beside them in their text.
- * @param {Pick<import("../types").App, "say">} app
+ * Both words with what stands beside them in their text, where that is longer than one sees.
+ * @param {import("../types").App} app
  * @param {NonNullable<import("../types").Pixel["at"]>} at
  */
-function contexts({ say }, at) {
+function contexts({ say, sides }, at) {
+  const { rows, keys } = sides();
+  if (rows.count <= SHORT && keys.count <= SHORT) return [];
   const line = (/** @type {string} */ name, /** @type {[string, string, string]} */ [before, word, after], /** @type {number} */ place) =>
     before || after
       ? [el("p", { className: "context", title: say(name) }, el("small", {}, `:${place} `), el("span", {}, tail(before)), el("b", {}, shown(word)), el("span", {}, flat(after)))]

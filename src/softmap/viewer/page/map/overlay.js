@@ -5,7 +5,8 @@ import { el } from "../dom.js";
 import { seen } from "./geometry.js";
 import { createSheet } from "./pen.js";
 
-const NUMBERED = 44; // pixels of a cell from which its number is in it
+const NUMBERED = 24; // pixels of a cell from which its number is in it
+const ROOMY = 44; // pixels from which a number has its sign and a decimal
 const GRIDDED = 16; // pixels of a cell from which thin lines part them
 const FAINT = 0.0005; // weights that are said to be less than 0.1%
 const LEAST = 9; // pixels of a frame, however small the cell
@@ -156,7 +157,8 @@ function drawBand(pen, { left, top, width, height }, paint) {
 function drawNumbers(pen, view, size, weightAt, bright, font) {
   const [firstRow, lastRow] = seen(view.top, view.scale, view.height, size.rows);
   const [firstKey, lastKey] = seen(view.left, view.scale, view.width, size.keys);
-  pen.font = `${Math.min(13, Math.max(11, view.scale / 6)).toFixed(1)}px ${font}`;
+  const say = view.scale < ROOMY ? brief : short;
+  pen.font = `${Math.min(13, Math.max(view.scale < ROOMY ? 10 : 11, view.scale / 6)).toFixed(1)}px ${font}`;
   pen.textAlign = "center";
   pen.textBaseline = "middle";
   for (let row = firstRow; row < lastRow; row++) {
@@ -165,7 +167,7 @@ function drawNumbers(pen, view, size, weightAt, bright, font) {
       if (weight === null || Number.isNaN(weight)) continue;
       const strength = weight < FAINT ? 0.5 : 0.88; // so that the eye finds those that matter
       pen.fillStyle = bright(weight) ? `rgb(0 0 0 / ${strength})` : `rgb(255 255 255 / ${strength})`;
-      pen.fillText(short(weight), view.left + (key + 0.5) * view.scale, view.top + (row + 0.5) * view.scale + 0.5);
+      pen.fillText(say(weight), view.left + (key + 0.5) * view.scale, view.top + (row + 0.5) * view.scale + 0.5);
     }
   }
 }
@@ -178,4 +180,14 @@ export function short(weight) {
   const share = 100 * weight;
   if (weight < FAINT) return "<0.1%";
   return share >= 9.95 ? `${share.toFixed(0)}%` : `${share.toFixed(1)}%`;
+}
+
+/**
+ * A weight in percent, in two or three characters.
+ * @param {number} weight
+ */
+export function brief(weight) {
+  const share = 100 * weight;
+  if (weight < FAINT) return weight === 0 ? "0" : "<.1";
+  return share >= 0.95 ? share.toFixed(0) : share.toFixed(1).slice(1);
 }

@@ -16,7 +16,7 @@ import { brief, equation, equations, formula, fraction, letter, marked, root, va
  * @param {{query: number, key: number, chosen: boolean}} cell chosen: the key was taken for the reader
  */
 export function told(app, answer, cell) {
-  const { layer, head } = app.store.get();
+  const { layer, head, sinks } = app.store.get();
   const labels = { query: shown(answer.query_label), key: shown(answer.key_label) };
   const weight = answer.sections.find(({ name }) => name === "weights")?.number ?? null;
   const steps = {
@@ -45,6 +45,7 @@ export function told(app, answer, cell) {
         { className: "muted" },
         app.say("steps_place", { layer, head, query: grouped(cell.query), key: grouped(cell.key) }),
       ),
+      sinks !== "shown" && el("p", { className: "muted" }, app.say("steps_sinks")),
       cell.chosen &&
         el(
           "p",

@@ -1,7 +1,7 @@
 // The map and what stands around it.
 
 export const en = {
-  map_title: "Layer {layer} · head {head}",
+  map_title: "Layer {layer}, head {head}",
   map_name: "Attention map of layer {layer}, head {head}: {rows} queries by {keys} keys.",
   map_keys:
     "Arrows move the held cell, Shift and arrows the map, plus and minus zoom, 0 shows all, Home and End go along the row, brackets change the head, Enter explains the cell.",

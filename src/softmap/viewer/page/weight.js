@@ -1,0 +1,23 @@
+// What is said of the weight of one cell.
+
+import { percent } from "./format.js";
+
+/**
+ * The weight, or why there is none: the query may not see the key, or the key is left out with the sinks.
+ * @param {import("./types").App} app
+ * @param {NonNullable<import("./types").Pixel["at"]>} cell
+ * @param {number} unit of the key
+ */
+export function weightOf(app, cell, unit) {
+  if (cell.visible) return percent(cell.weight);
+  const sink = cell.key === 0 || app.sides().keys.peek(unit)?.special;
+  return app.say(sink && app.store.get().sinks !== "shown" ? "left_out" : "unseen");
+}
+
+/**
+ * What a weight is called: where sinks are rescaled it is not the model's own.
+ * @param {import("./types").App} app
+ */
+export function nameOfWeight(app) {
+  return app.say(app.store.get().sinks === "rescaled" ? "weight_rescaled" : "weight");
+}
