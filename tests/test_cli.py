@@ -66,12 +66,19 @@ def test_files_are_written_together_and_the_story_is_not_printed(tmp_path):
     assert result.exit_code == 0
     assert result.stdout == ""
     assert sorted(os.listdir(tmp_path)) == ["story.html", "story.pdf", "story.png", "story.svg"]
-    assert [line.split()[0] for line in result.stderr.splitlines()] == ["wrote"] * 4
+    assert [line.split()[0] for line in result.stderr.splitlines()] == ["writing", "wrote"] * 4
 
 
-def test_figure_option_says_the_format_whatever_the_ending(tmp_path):
-    softmap("--example", "--png", str(tmp_path / "picture"))
-    assert (tmp_path / "picture").read_bytes().startswith(b"\x89PNG")
+@pytest.mark.parametrize("name", ["picture", "picture.draft"])
+def test_figure_option_says_the_format_where_the_ending_says_none(tmp_path, name):
+    softmap("--example", "--png", str(tmp_path / name))
+    assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_stages_are_said_beside_the_story_and_json_stays_alone_on_stdout():
+    result = softmap("I love learning", "--json")
+    assert result.stderr.splitlines() == ["loading the model", "running the model", "measuring heads"]
+    assert json.loads(result.stdout)["text"] == "I love learning"
 
 
 @pytest.mark.parametrize(
@@ -82,6 +89,8 @@ def test_figure_option_says_the_format_whatever_the_ending(tmp_path):
         (["--example", "a text"], "leave out TEXT"),
         (["--example", "--revision", "main"], "leave out --revision"),
         (["I", "love", "learning"], 'Put the text in quotes: softmap explain "I love learning"'),
+        (["--example", "--png", "a.svg"], "--png writes PNG, not .svg; give --svg a.svg"),
+        (["--example", "--svg", "a.jpg"], "--svg writes SVG, not .jpg, which no option writes; give --png a.png"),
         (["a text", "--lang", "de"], "'de' is not one of 'en', 'zh'"),
         (["a text", "--layer", "first"], "'first' is not a valid integer"),
     ],

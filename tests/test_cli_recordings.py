@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 import softmap
 from softmap.cli import main
+from softmap.commands.common import progress
 from softmap.recorded.writer import Writer
 
 TEXT = "I love learning, and learning loves me."
@@ -146,6 +147,29 @@ def test_progress_is_shown_on_a_terminal(folder, monkeypatch, capsys):
     assert "previous token" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("shown", "said"),
+    [
+        ({"doing": "writing [bold]a.html", "part": "layer 3"}, "writing [bold]a.html: layer 3"),
+        ({"doing": "measuring", "done": 2, "total": 6}, "2/6"),
+    ],
+)
+def test_progress_on_a_terminal_says_what_is_being_done_as_it_is_named(monkeypatch, shown, said):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with progress() as show:
+        show("before")
+        show(**shown)
+    assert said in sys.stderr.getvalue()
+
+
+def test_stages_are_lines_where_stderr_is_no_terminal(folder, tmp_path):
+    assert run("heads", folder, "--json").stderr == "measuring layers\n"
+    result = run("record", TEXT, "-o", tmp_path / "a", "--layers", "0", "--json")
+    assert result.stderr.splitlines() == ["loading the model", "recording"]
+    assert json.loads(result.stdout)["path"] == str(tmp_path / "a")
+
+
 def test_top_of_two_texts_tells_whose_word_it_is(two_texts):
     result = run("top", two_texts, "--row", "cat", "-k", 1)
     assert result.exit_code == 0, result.output
@@ -241,6 +265,7 @@ def test_sequence_of_a_batch_is_explained(batch):
     refused = run("explain", "--recording", batch)
     assert refused.exit_code == 1
     assert "--batch: expected a number from 0 to 1, got none" in refused.output
+    assert '0 is "i" and 1 is "love". Take one, as in --batch 0.' in refused.output
 
 
 def test_recording_that_was_cut_off_is_opened_to_be_explained_where_that_is_asked_for(tmp_path, folder):
@@ -259,13 +284,21 @@ def test_options_of_a_recording_without_one_are_a_usage_error(option):
     assert "--recording" in result.output
 
 
-@pytest.mark.parametrize("command", ["heads", "top", "info"])
-def test_what_is_no_recording_is_refused(tmp_path, command):
-    arguments = ("--row", "a") if command == "top" else ()
-    result = run(command, tmp_path / "nothing", *arguments)
-    assert result.exit_code == 1
-    assert "nothing" in result.output
-    assert "Traceback" not in result.output
+@pytest.mark.parametrize("command", [("heads",), ("top", "--row", "a"), ("info",), ("explain", "--recording")])
+def test_what_is_no_recording_is_refused(folder, tmp_path, command):
+    said = {
+        tmp_path / "nothing": "got nothing of that name. Check the name.",
+        tmp_path: "got a folder without a manifest.json. Give the folder that softmap record wrote.",
+        folder.parent: f"Recordings in it: {folder}.",
+        folder.with_name("rum.softmap"): f"Did you mean {folder}?",
+        folder / "manifest.json": "give the folder, not a file in it",
+        "a text": "softmap record 'a text' --output run.softmap",
+    }
+    for place, hint in said.items():
+        result = run(*command, place)
+        assert result.exit_code == 1
+        assert hint in result.output
+        assert "Traceback" not in result.output
 
 
 def test_traceback_is_shown_to_who_asks_for_it(tmp_path):
@@ -284,7 +317,7 @@ def test_failure_of_our_own_is_one_message_and_exit_code_1(folder, monkeypatch):
     assert "--debug" in result.output
 
 
-@pytest.mark.parametrize("text", ["./nofile.txt", "nofile.md", "folder/nofile", "."])
+@pytest.mark.parametrize("text", ["./nofile.txt", "nofile.md", "nofile.xtt", "folder/nofile", "."])
 def test_name_of_no_file_is_not_taken_for_a_text(tmp_path, text):
     result = run("record", text, "-o", tmp_path / "a")
     assert result.exit_code == 1

@@ -355,7 +355,10 @@ def test_the_command_writes_a_page_and_pictures(tmp_path):
         "word3,:4",
     )
     assert done.exit_code == 0, done.output
-    assert "wrote" in done.stderr
+    assert done.stdout == ""
+    said = [line.replace(f"{tmp_path}/", "") for line in done.stderr.splitlines()]
+    assert said[:3] == ["drawing a.png", "wrote a.png", "writing a.html"]
+    assert re.fullmatch(r"wrote a\.html, [\d.]+ MB", said[3])
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
     assert (tmp_path / "a.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
@@ -368,7 +371,13 @@ def test_the_command_writes_a_page_and_pictures(tmp_path):
         (("--png", "a.png", "--limit", "3"), "--limit is for --html"),
         (("--html", "a.html", "--heads", "3,1"), "layer.head"),
         (("--html", "no/such/a.html"), "a file that can be written"),
-        (("--png", "a.jpg"), None),
+        (("--png", "a.jpg"), "--png writes PNG, not .jpg, which no option writes; give --png a.png"),
+        (("--html", "a.JPG"), "--html writes HTML, not .jpg, which no option writes; give --png a.png"),
+        (("--html", "a.png"), "--html writes HTML, not .png; give --png a.png"),
+        (("--svg", "a.pdf"), "--svg writes SVG, not .pdf; give --pdf a.pdf"),
+        (("--pdf", "a.htm"), "--pdf writes PDF, not .htm; give --html a.htm"),
+        (("--png", "a.v2"), None),
+        (("--png", "a"), None),
     ],
 )
 def test_the_command_says_what_is_wrong(tmp_path, monkeypatch, arguments, said):
@@ -377,3 +386,19 @@ def test_the_command_says_what_is_wrong(tmp_path, monkeypatch, arguments, said):
     done = run(tmp_path / "run.softmap", *arguments)
     assert (done.exit_code == 0) == (said is None), done.output
     assert said is None or said in done.output
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("I love learning", "A text has to be recorded first: softmap record 'I love learning' --output run.softmap"),
+        ("我爱学习", "softmap record '我爱学习' --output run.softmap"),
+        ("I love\nlearning", "I love learning: expected the folder of a recording, got nothing of that name"),
+        ("word " * 100, 'softmap record "..." --output run.softmap'),
+    ],
+)
+def test_a_text_is_to_be_recorded_first(tmp_path, monkeypatch, text, said):
+    monkeypatch.chdir(tmp_path)
+    done = run(text, "--html", "a.html")
+    assert done.exit_code == 1
+    assert said in done.stderr

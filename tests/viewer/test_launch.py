@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import signal
 import socket
@@ -30,6 +31,13 @@ def test_view_is_served_until_it_is_closed():
     with pytest.raises(ConnectionRefusedError):
         send(shown, "/")
     shown.close()
+
+
+@pytest.mark.parametrize("asked", [{}, {"layer": 1, "head": 2}])
+def test_view_says_what_its_page_starts_with(asked):
+    with View(make_recording(), **asked) as shown:
+        start = json.loads(get(shown, "/ask/about")[2])["start"]
+        assert shown.start == (start["layer"], start["head"])
 
 
 def test_view_listens_on_this_machine_alone():

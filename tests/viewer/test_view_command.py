@@ -15,7 +15,9 @@ import pytest
 from click.testing import CliRunner
 from recorded.builders import make_recording
 
+import softmap
 from softmap.cli import main
+from softmap.narrative import narrate
 
 COMMAND = [sys.executable, "-c", "from softmap.cli import main; main()", "view", "--no-browser"]
 
@@ -43,6 +45,15 @@ class Started:
         self.process.stdin.close()
         self.process.stdin = None
         self.url = self.process.stdout.readline().decode().strip()
+
+    def said(self):
+        """What stands on stderr, to the line that says what is shown."""
+        lines = []
+        while not lines or not lines[-1].endswith("Ctrl-C ends it."):
+            line = self.process.stderr.readline().decode()
+            assert line, lines
+            lines.append(line.removesuffix("\n"))
+        return lines
 
     def ask(self, name, **params):
         place = urlsplit(self.url)
@@ -76,9 +87,35 @@ def test_recording_is_shown_at_the_printed_address_until_ctrl_c(folder):
         about = shown.ask("about")
         assert [layer["number"] for layer in about["layers"]] == [0, 1]
         assert (about["start"]["layer"], about["start"]["head"]) == (1, 2)
+        assert shown.said() == ["a/model, 9 tokens, 2 layers of 4 heads; layer 1, head 2. Ctrl-C ends it."]
         code, out, err, seconds = shown.interrupt()
-        assert (code, out, err) == (0, b"", b"")
+        assert (code, out, err) == (0, b"", b"ended\n")
         assert seconds < 1
+
+
+def test_ctrl_c_ends_it_before_it_has_said_what_is_shown(folder):
+    with Started(folder) as shown:
+        code, out, err, _ = shown.interrupt()
+        assert (code, out, err.splitlines()[-1]) == (0, b"", b"ended")
+
+
+@pytest.mark.parametrize("asked", [{}, {"layer": 1}, {"head": 2}])
+def test_head_that_softmap_chose_is_said_with_the_reason_that_explain_gives(folder, asked):
+    story = softmap.explain(softmap.load(folder), lang="en", **asked)
+    options = [part for name, value in asked.items() for part in (f"--{name}", value)]
+    with Started(folder, *options) as shown:
+        (said,) = shown.said()
+        start = shown.ask("about")["start"]
+    place = f"layer {start['layer']}, head {start['head']}"
+    assert (start["layer"], start["head"]) == (story.source.layer, story.source.head)
+    assert said.endswith(f"; {place}: {narrate(story)[0].sentences[-1]} Ctrl-C ends it.")
+
+
+def test_head_that_was_chosen_otherwise_than_explain_does_is_said_without_a_reason(tmp_path):
+    make_recording(queries=700).save(tmp_path / "long.softmap")
+    with Started(tmp_path / "long.softmap") as shown:
+        (said,) = shown.said()
+    assert re.fullmatch(r"a/model, 700 tokens, 2 layers of 4 heads; layer \d, head \d\. Ctrl-C ends it\.", said)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +127,8 @@ def test_recording_is_shown_at_the_printed_address_until_ctrl_c(folder):
 )
 def test_text_is_recorded_and_shown(arguments, text, labels):
     with Started(*arguments, text=text) as shown:
+        given = text or arguments[0]
+        assert shown.said()[0] == f'recording the text "{given}" with sentence-transformers/all-MiniLM-L6-v2'
         count = shown.ask("about")["texts"]["tokens"]["words"]
         found = shown.ask("units", of="tokens", words=1, start=0, stop=count)["labels"]
         assert found[1:-1] == labels
@@ -128,7 +167,9 @@ def test_wrong_use_is_said_and_exits_with_2(folder, arguments, message):
         (["run2.softmap"], "run2.softmap: expected a recording or a text, got a name of no folder"),
         (["my runs/two.softmap"], "expected a recording or a text"),
         (["runs/two"], "runs/two: expected a recording or a text"),
-        (["{empty}"], "manifest.json: expected a file, got nothing there"),
+        (["run.softmpa"], "run.softmpa: expected a recording or a text, got a name of no folder. Check the name."),
+        (["{empty}"], "empty: expected the folder of a recording, got a folder without a manifest.json"),
+        (["{above}"], "Recordings in it: {folder}."),
         (["{file}"], "A text in a file is given as: softmap view --file"),
         (["--file", "/no/such.txt"], "/no/such.txt: expected a file that can be read"),
         (["a text", "--model", "/no/such/place"], "/no/such/place: expected a directory that exists"),
@@ -142,9 +183,28 @@ def test_wrong_use_is_said_and_exits_with_2(folder, arguments, message):
 def test_what_can_not_be_shown_is_one_message_and_exits_with_1(folder, tmp_path, arguments, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.txt").write_text("a text", encoding="utf-8")
-    places = {"folder": folder, "empty": tmp_path / "empty", "file": tmp_path / "text.txt"}
+    places = {"folder": folder, "above": folder.parent, "empty": tmp_path / "empty", "file": tmp_path / "text.txt"}
     result = run(*(argument.format(**places) for argument in arguments))
     assert result.exit_code == 1, result.output
-    assert message in result.stderr
+    assert message.format(**places) in result.stderr
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize("name", ["run", "rnu", "Run", "run.softmpa", "run.sfotmap"])
+def test_name_like_that_of_a_recording_is_not_taken_for_a_text(folder, monkeypatch, name):
+    monkeypatch.chdir(folder.parent)
+    hint = "A text that is written so comes from standard input, with --file -."
+    for given, meant in ((name, "run.softmap"), (folder.parent / name, folder)):
+        result = run(given)
+        assert result.exit_code == 1
+        assert f"Did you mean {meant}? {hint}" in result.stderr
+
+
+def test_sequences_of_a_batch_are_named_to_who_names_none(tmp_path):
+    make_recording(batch=5).save(tmp_path / "batch.softmap")
+    result = run(tmp_path / "batch.softmap")
+    assert result.exit_code == 1
+    assert "--batch: expected a number from 0 to 4, got none. It holds 5 sequences: " in result.stderr
+    assert '0 is "word0 word1 word2 word3 word4…", 1 is "word0' in result.stderr
+    assert "and 2 more. Take one, as in --batch 0." in result.stderr

@@ -6,34 +6,68 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
+from softmap.commands.naming import check_recording, listed
 from softmap.errors import ParameterError, RecordingError, TextError
 
 if TYPE_CHECKING:
-    from rich.status import Status
-
     from softmap.recorded import Recording
 
 RECORDING = click.argument("path", metavar="RECORDING", type=click.Path(path_type=Path))
 PARTIAL = click.option("--partial", is_flag=True, help="Open the complete layers of a recording that was cut off.")
 BATCH = click.option("--batch", type=int, metavar="I", help="Which sequence of a batch, from 0.")
+OUTPUT_FILE = click.Path(dir_okay=False, path_type=Path)
+ENDINGS = {
+    "html": ("html", "htm"),
+    "png": ("png",),
+    "svg": ("svg",),
+    "pdf": ("pdf",),
+    "": ("jpg", "jpeg", "gif", "webp", "avif", "bmp", "tif", "tiff", "eps", "ps", "svgz"),
+}
+"""How the names of files end that an option writes, and of pictures that none does."""
 JSON = click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 
 
 def open_recording(path: Path, partial: bool, batch: int | None) -> Recording:
     """A recording from its folder, of one sequence."""
+    check_recording(path)
     from softmap.recorded.storage import load
 
     recording = load(path, partial=partial)
-    if batch is None and len(recording.sequences) > 1:
-        count = len(recording.sequences)
-        raise ParameterError("--batch", f"a number from 0 to {count - 1}", "none", f"It holds {count} sequences.")
+    count = len(recording.sequences)
+    if batch is None and count > 1:
+        hint = f"It holds {count} sequences: {_beginnings(recording)}. Take one, as in --batch 0."
+        raise ParameterError("--batch", f"a number from 0 to {count - 1}", "none", hint)
     return recording if batch is None else recording.batch(batch)
+
+
+def _beginnings(recording: Recording) -> str:
+    """The first few sequences of a batch: the first words of each, or how long it is."""
+    from softmap.narrative import headline
+    from softmap.recorded.listing import list_layers
+
+    return listed(
+        [
+            f'{i} is "{headline(text, 30)}"' if text else f"{i} has {count:,} tokens or patches"
+            for i, (text, count) in enumerate(list_layers(recording).texts)
+        ]
+    )
+
+
+def check_endings(files: Mapping[str, Path | None]) -> None:
+    """Refuse files whose endings are those of another kind than what their option writes."""
+    for kind, file in files.items():
+        ending = "" if file is None else file.suffix.lower().removeprefix(".")
+        other = next((other for other, endings in ENDINGS.items() if ending in endings), kind)
+        if file is not None and other != kind:
+            unknown = "" if other else ", which no option writes"
+            instead = f"--{other} {file}" if other else f"--png {file.with_suffix('.png')}"
+            raise click.UsageError(f"--{kind} writes {kind.upper()}, not .{ending}{unknown}; give {instead}")
 
 
 def check_new(folder: Path) -> None:
@@ -81,30 +115,47 @@ def print_page(told: Any) -> None:
         click.echo(str(told), nl=False)
 
 
-@contextlib.contextmanager
-def status() -> Iterator[Callable[[str], None]]:
-    """Say what is being done, on stderr, where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.markup import escape
+class Show(Protocol):
+    """Says what is being done, how many are done and of how many; and on a terminal, at which part of it one is."""
 
-    shown: Status
-    with Console(stderr=True).status("starting") as shown:
-        yield lambda doing: shown.update(escape(doing))
+    def __call__(self, doing: str, done: int = 0, total: int = 0, *, part: str = "") -> None:
+        """Say it."""
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr, where that is a terminal: of what is being done, how many are done, and of how many."""
+def progress() -> Iterator[Show]:
+    """Say on stderr what is being done: as a bar where that is a terminal, else a line for each stage."""
     if not sys.stderr.isatty():
-        yield lambda doing, done, total: None
+        yield _say_stages()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    said, counted = (TextColumn(f"{{task.{name}}}", markup=False) for name in ("description", "fields[count]"))
+    columns = SpinnerColumn(), said, BarColumn(), counted, TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=None)
-        yield lambda doing, done, total: bar.update(task, description=doing, completed=done, total=total or None)
+        stage, task = "", bar.add_task("starting", total=None, count="")
+
+        def show(doing: str, done: int = 0, total: int = 0, *, part: str = "") -> None:
+            nonlocal stage, task
+            if doing != stage:
+                bar.remove_task(task)
+                stage, task = doing, bar.add_task(doing, total=None, count="")
+            description = f"{doing}: {part}" if part else doing
+            count = f"{done}/{total}" if total else ""
+            bar.update(task, description=description, completed=done, total=total or None, count=count)
+
+        yield show
+
+
+def _say_stages() -> Show:
+    """What says each stage in a line."""
+    said = ""
+
+    def show(doing: str, done: int = 0, total: int = 0, *, part: str = "") -> None:
+        nonlocal said
+        if doing != said:
+            click.echo(doing, err=True)
+        said = doing
+
+    return show

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import gc
-import os
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from softmap.commands.common import BATCH, JSON, PARTIAL, open_recording, print_page, read_file, status
+from softmap.commands.common import (
+    BATCH,
+    JSON,
+    OUTPUT_FILE,
+    PARTIAL,
+    Show,
+    check_endings,
+    open_recording,
+    print_page,
+    progress,
+    read_file,
+)
+from softmap.commands.naming import is_recording
 from softmap.errors import ParameterError
 
 if TYPE_CHECKING:
     from softmap.story import Story
-
-OUTPUT_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command(short_help="Explain the four steps of one attention head.")
@@ -73,20 +81,22 @@ def explain(
         raise click.UsageError(f'Put the text in quotes: softmap explain "{" ".join([text or "", *more])}"')
     if recording is None and (batch is not None or partial):
         raise click.UsageError("--batch and --partial are about a recording; name one with --recording.")
-    files = {kind: path for kind, path in (("html", html), ("svg", svg), ("png", png), ("pdf", pdf)) if path}
-    with status() as say_status:
+    outputs = {"html": html, "svg": svg, "png": png, "pdf": pdf}
+    check_endings(outputs)
+    files = {kind: path for kind, path in outputs.items() if path}
+    with progress() as show:
         if recording is not None:
             given = {"TEXT": text is not None, "--file": file, "--example": example, "--model": model is not None}
             given |= {"--revision": revision is not None, "--trust-remote-code": trust_remote_code}
-            told = _tell_recording((recording, partial, batch), given, options, say_status)
+            told = _tell_recording((recording, partial, batch), given, options, show)
         elif example:
             given = {"TEXT": text is not None, "--file": file, "--model": model is not None}
             given |= {"--revision": revision is not None, "--trust-remote-code": trust_remote_code}
             told = _tell_example(given, options)
         else:
-            told = _tell(_read_text(text, file), model, revision, trust_remote_code, options, say_status)
+            told = _tell(_read_text(text, file), model, revision, trust_remote_code, options, show)
         for kind, path in files.items():
-            say_status(f"writing {path}")
+            show(f"writing {path}")
             _write(told, path, kind)
     if as_json:
         click.echo(told.json())
@@ -100,31 +110,31 @@ def _tell(
     revision: str | None,
     trust_remote_code: bool,
     options: dict[str, Any],
-    say_status: Callable[[str], None],
+    show: Show,
 ) -> Story:
-    say_status("loading the model")
+    show("loading the model")
     from softmap import models
     from softmap.story import explain as tell
 
     loaded = models.load(model, revision=revision, trust_remote_code=trust_remote_code)
     gc.freeze()  # what was imported and loaded stays to the end; Python would search it all for garbage as it exits: 1 s
-    say_status("running the model")
-    return tell(text, loaded, **options, progress=lambda done, total: say_status(f"head {done} of {total}"))
+    show("running the model")
+    return tell(text, loaded, **options, progress=lambda done, total: show("measuring heads", done, total))
 
 
 def _tell_recording(
     place: tuple[Path, bool, int | None],
     given: dict[str, Any],
     options: dict[str, Any],
-    say_status: Callable[[str], None],
+    show: Show,
 ) -> Story:
     names = [name for name, value in given.items() if value]
     if names:
         raise click.UsageError(f"--recording brings a text and a model of its own; leave out {' and '.join(names)}.")
-    say_status("opening the recording")
+    show("opening the recording")
     from softmap.story import explain as tell
 
-    return tell(open_recording(*place), **options, progress=lambda done, total: say_status(f"head {done} of {total}"))
+    return tell(open_recording(*place), **options, progress=lambda done, total: show("measuring heads", done, total))
 
 
 def _tell_example(given: dict[str, Any], options: dict[str, Any]) -> Story:
@@ -139,7 +149,7 @@ def _tell_example(given: dict[str, Any], options: dict[str, Any]) -> Story:
 
 def _read_text(text: str | None, file: Path | None) -> str:
     if text is not None and file is None:
-        if os.path.isfile(os.path.join(text, "manifest.json")):
+        if is_recording(text):
             raise click.UsageError(f"{text} is a recording; explain it with --recording {text}")
         return text
     if file is None or text is not None:

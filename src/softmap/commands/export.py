@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from softmap.commands.common import BATCH, PARTIAL, RECORDING, open_recording, status
+from softmap.commands.common import BATCH, OUTPUT_FILE, PARTIAL, RECORDING, check_endings, open_recording, progress
 from softmap.errors import ParameterError
 
 if TYPE_CHECKING:
+    from softmap.commands.common import Show
     from softmap.recorded import Recording
-
-OUTPUT_FILE = click.Path(dir_okay=False, path_type=Path)
-PICTURES = ("png", "svg", "pdf")
 
 
 @click.command(short_help="Write the map of a recording as a page, or a head's as a picture.")
@@ -72,18 +70,21 @@ def export(
     A page holds what weights are computed from, as far as --limit allows: of a text of up to 512 tokens everything, of a
     longer one some heads, and thumbnails of the others. It says what it holds.
     """
-    pictures = {kind: file for kind, file in (("png", png), ("svg", svg), ("pdf", pdf)) if file is not None}
+    files = {"png": png, "svg": svg, "pdf": pdf, "html": html}
+    pictures = {kind: file for kind, file in files.items() if file is not None and kind != "html"}
     of_page: dict[str, Any] = {"heads": heads, "rows": rows, "limit": limit}
     _check(html, pictures, of_page, look)
+    check_endings(files)
     recording = open_recording(path, partial, batch)
     where = {"layer": layer, "head": head}
-    with status() as say_status:
+    with progress() as show:
         for kind, file in pictures.items():
-            say_status(f"drawing {file}")
+            show(f"drawing {file}")
             _write(f"--{kind}", file, functools.partial(_draw, recording, file, kind, where, look))
         if html is not None:
             options = where | _of_page(**of_page)
-            _write("--html", html, functools.partial(_export, recording, html, options, say_status))
+            show(f"writing {html}")
+            _write("--html", html, functools.partial(_export, recording, html, options, show))
 
 
 def _check(html: Path | None, pictures: dict[str, Path], of_page: dict[str, Any], look: dict[str, Any]) -> None:
@@ -117,10 +118,10 @@ def _draw(recording: Recording, file: Path, kind: str, where: dict[str, Any], lo
     return ""
 
 
-def _export(recording: Recording, file: Path, options: dict[str, Any], doing: Callable[[str], None]) -> str:
+def _export(recording: Recording, file: Path, options: dict[str, Any], show: Show) -> str:
     from softmap.viewer.export import export_html
 
-    size = export_html(recording, file, doing=doing, **options)
+    size = export_html(recording, file, doing=lambda part: show(f"writing {file}", part=part), **options)
     return f", {size / 1e6:.1f} MB"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from softmap.commands.common import JSON, PARTIAL, print_page
+from softmap.commands.naming import check_recording
 
 
 @click.command(short_help="Say what a recording holds, or what softmap runs on.")
@@ -21,6 +22,7 @@ def info(path: Path | None, verify: bool, partial: bool, as_json: bool) -> None:
     The environment variable SOFTMAP_KERNEL forces the kernel that it names.
     """
     if path is not None:
+        check_recording(path)
         from softmap.recorded.listing import list_layers
         from softmap.recorded.storage import load
 

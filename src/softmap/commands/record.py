@@ -12,9 +12,9 @@ from typing import Any
 import click
 
 from softmap.commands.common import JSON, check_new, progress, read_file
+from softmap.commands.naming import looks_like_a_name
 from softmap.errors import TextError
 
-NAME_OF_A_FILE = re.compile(r"\S*/\S*|\S+\.(txt|md|rst|json|csv|html?|py|softmap)")
 DTYPES = click.Choice(["float16", "bfloat16", "float32", "float64"])
 
 
@@ -75,7 +75,7 @@ def record(
     check_new(output)
     given = _read_text(text)
     with progress() as show:
-        show("loading the model", 0, 0)
+        show("loading the model")
         from softmap import models
         from softmap.models.record import record as run
 
@@ -106,8 +106,7 @@ def _read_text(text: str) -> str:
     """The text, or that of the file which it names; what only looks like a file's name is not taken for a text."""
     if text == "-" or os.path.isfile(text):
         return read_file(Path(text))
-    looks_so = os.path.isdir(text) or NAME_OF_A_FILE.fullmatch(text)
-    if looks_so:
+    if os.path.isdir(text) or looks_like_a_name(text):
         hint = "Check the name; a text that is written so comes from standard input, as -."
         raise TextError(text, "a text, or a file that can be read", "the name of neither", hint)
     return text

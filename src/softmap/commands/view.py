@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from softmap.commands.common import BATCH, PARTIAL, open_recording, progress, read_file
-from softmap.commands.record import NAME_OF_A_FILE
+from softmap.commands.naming import LONGEST, looks_like_a_name, meant_by, suggest
 from softmap.errors import RecordingError, TextError
 
 if TYPE_CHECKING:
@@ -51,17 +52,22 @@ def view(
         _open(what, partial, batch, model) if _is_recording(what, file) else _record(what, file, partial, batch, model)
     )
     import logging
+    from concurrent.futures import ThreadPoolExecutor
 
     from softmap.viewer.launch import View
 
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what it warns of are others' requests
     shown = View(recording, port=port, layer=layer, head=head)
     gc.freeze()  # as `explain` does
-    with shown, contextlib.suppress(KeyboardInterrupt):
+    with ThreadPoolExecutor(1) as aside, shown, contextlib.suppress(KeyboardInterrupt):
         click.echo(shown.url)
         if not no_browser and not shown.open():
             click.echo("There is no browser to open it in.", err=True)
+        # imports on the way: a Ctrl-C that falls into one can end Python by the signal, and falls on this thread alone
+        said = aside.submit(lambda: _describe(recording, shown.start, (layer, head))).result()
+        click.echo(f"{said} Ctrl-C ends it.", err=True)
         shown.wait()
+    click.echo("\nended" if sys.stderr.isatty() else "ended", err=True)  # a terminal's line begins with ^C
 
 
 def _is_recording(what: str | None, file: Path | None) -> bool:
@@ -73,8 +79,10 @@ def _is_recording(what: str | None, file: Path | None) -> bool:
     if os.path.isfile(what):
         hint = f"A text in a file is given as: softmap view --file {what}"
         raise RecordingError(what, "a recording, which is a folder, or a text", "a file", hint)
-    if what.endswith(".softmap") or NAME_OF_A_FILE.fullmatch(what):
-        hint = "Check the name; a text that is written so comes from standard input, with --file -."
+    named, one_word = looks_like_a_name(what), len(what.split()) == 1
+    near = meant_by(Path(what)) if named or one_word else []
+    if named or near:
+        hint = f"{suggest(near)} A text that is written so comes from standard input, with --file -."
         raise TextError(what, "a recording or a text", "a name of no folder", hint)
     return False
 
@@ -96,10 +104,36 @@ def _record(what: str | None, file: Path | None, partial: bool, batch: int | Non
         raise click.UsageError('Give a recording, a text or --file, as in: softmap view "I love learning"')
     text = read_file(file) if file is not None else str(what)
     truncate = model.pop("truncate")
+    from softmap.models.load import DEFAULT_MODEL
+    from softmap.narrative import headline
+
+    click.echo(f'recording the text "{headline(text, LONGEST)}" with {model["model"] or DEFAULT_MODEL}', err=True)
     with progress() as show:
-        show("loading the model", 0, 0)
+        show("loading the model")
         from softmap import models
         from softmap.models.record import record
 
         loaded = models.load(model.pop("model"), **model)
         return record(text, loaded, truncate=truncate, progress=lambda done, total: show("recording", done, total))
+
+
+def _describe(recording: Recording, start: tuple[int, int], asked: tuple[int | None, int | None]) -> str:
+    """What is shown: the model and its sizes, the head that the page opens with, and why softmap chose it."""
+    texts = [f"{len(tokens):,}" for tokens in (recording.tokens, recording.target) if tokens is not None]
+    tokens = f", {' and '.join(texts)} tokens" if texts else ""
+    heads = " or ".join(map(str, sorted({layer.heads for layer in recording.layers})))
+    head = f"layer {start[0]}, head {start[1]}{_why(recording, *asked)}"
+    return f"{recording.origin.model}{tokens}, {len(recording.layers)} layers of {heads} heads; {head}"
+
+
+def _why(recording: Recording, layer: int | None, head: int | None) -> str:
+    """Why softmap chose a head, as `softmap explain` says it; nothing of one that was asked for, or chosen otherwise."""
+    from softmap.viewer.overview import is_quick
+
+    if (layer is not None and head is not None) or not is_quick(recording):
+        return "."
+    from softmap.narrative import narrate
+    from softmap.story import explain
+
+    story = explain(recording, layer=layer, head=head, lang="en")
+    return f": {narrate(story)[0].sentences[-1]}"

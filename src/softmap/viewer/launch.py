@@ -11,7 +11,7 @@ import secrets
 import socket
 import threading
 import webbrowser
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -84,6 +84,12 @@ class View:
             self.close()
             expected, hint = f"one that starts within {STARTING:g} s", "The log says why; try again, or another port."
             raise SoftmapError("the map's server", expected, "none", hint)
+
+    @property
+    def start(self) -> tuple[int, int]:
+        """The layer that the page opens with, by its number in the model, and the head."""
+        about: Any = self._worker.submit("about", {}).result()
+        return about["start"]["layer"], about["start"]["head"]
 
     def close(self) -> None:
         """End it. Pages that are open stay as they are, and get no more answers."""

@@ -121,7 +121,7 @@ def _head_of(recording: Recording, texts: Texts, place: int | None, head: int | 
     able = [place] if place is not None else able or [0]
     if head is not None:
         head = layers[able[0]].find_head(head)
-    if _is_quick(recording):
+    if is_quick(recording):
         text = texts.text("tokens")
         chosen = choose(recording, text.words, None if place is None else recording.numbers[place], head)
         return recording.find_layer(chosen.layer), chosen.head
@@ -135,7 +135,7 @@ def _head_of(recording: Recording, texts: Texts, place: int | None, head: int | 
     return best, int(looked[best].argmax())
 
 
-def _is_quick(recording: Recording) -> bool:
+def is_quick(recording: Recording) -> bool:
     """Whether a story can be told of each layer, and all heads be looked at in a moment."""
     tokens = recording.tokens
     if tokens is None or all(tokens.special) or len(tokens) > PAGE:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Numbers = np.ndarray[Any, Any]
 
-UNITS = 64
+SIDE = 64
 """Units a side of a matrix that is given in full, at most."""
 
 
@@ -89,14 +89,14 @@ class Rows:
         """All heads of a layer in full, of a sentence; float32.
 
         Raises:
-            SizeError: more than `UNITS` units a side, or than a page of tokens.
+            SizeError: more than `SIDE` units a side, or than a page of tokens.
         """
         rows, keys = self._sides(layer, words)
         longest, tokens = max(len(rows), len(keys)) - 1, max(self._layers[layer].shape[1:])
-        if longest > UNITS or tokens > PAGE:
+        if longest > SIDE or tokens > PAGE:
             got = f"{longest} {'words' if words else 'tokens'} a side" + (f", {tokens} tokens" if words else "")
             hint = "Ask for tiles, or for the rows of some."
-            raise SizeError("matrix", f"at most {UNITS} units a side, of at most {PAGE} tokens", got, hint)
+            raise SizeError("matrix", f"at most {SIDE} units a side, of at most {PAGE} tokens", got, hint)
         heads = range(self._layers[layer].heads)
         return np.stack([self._mean([(layer, head)], rows, keys, sinks, cancelled) for head in heads])
 
