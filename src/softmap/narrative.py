@@ -161,7 +161,7 @@ def quote(units: tuple[Unit, ...], i: int) -> str:
     One of several that read the same is followed by its index, as `--row` takes it.
     """
     name = units[i].label if units[i].special else mark(units[i].label)
-    return f"{name} (:{i})" if _counts(units)[units[i].label] > 1 else name
+    return f"{name} (:{i})" if _counts(_Same(units))[units[i].label] > 1 else name
 
 
 def mark(text: str) -> str:
@@ -169,9 +169,22 @@ def mark(text: str) -> str:
     return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
+class _Same:
+    """Units by which tuple they are: a hash of all of a long text's would cost more than what it finds."""
+
+    def __init__(self, units: tuple[Unit, ...]) -> None:
+        self.units = units
+
+    def __hash__(self) -> int:
+        return id(self.units)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.units is self.units
+
+
 @lru_cache(maxsize=8)
-def _counts(units: tuple[Unit, ...]) -> Counter[str]:
-    return Counter(unit.label for unit in units)
+def _counts(same: _Same) -> Counter[str]:
+    return Counter(unit.label for unit in same.units)
 
 
 def headline(text: str, longest: int = 200) -> str:

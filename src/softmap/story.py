@@ -337,7 +337,7 @@ def explain(
         steps, unscaled = steps_of(told, choice.head, queries)
     return Story(
         tokens=tokens,
-        units=wording.units_of_tokens(tokens, as_in_text=words),
+        units=wording.units_of_tokens(tokens, as_in_text=True) if words else rows,
         words=rows,
         row=chosen,
         steps=steps,

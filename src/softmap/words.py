@@ -151,6 +151,8 @@ def printable(label: str) -> str:
 
     Nor may it be a noncharacter, which XML forbids. The joiners that hold an emoji or a script's letters together stay.
     """
+    if label.isprintable() and not label.isspace() and label:
+        return label
     hidden, joiners = {"Cc", "Cf", "Cs", "Zl", "Zp"}, "\u200c\u200d"
     shown = "".join(
         char.encode("unicode_escape").decode("ascii")
