@@ -10,7 +10,7 @@ export function createStatus(app) {
   const line = el("div", { className: "status", role: "status" });
   let asked = new AbortController();
 
-  const idle = () => line.replaceChildren(el("span", { className: "muted" }, app.say("status_idle")));
+  const remark = (/** @type {string} */ name) => line.replaceChildren(el("span", { className: "muted" }, app.say(name)));
 
   async function show() {
     asked.abort();
@@ -21,18 +21,19 @@ export function createStatus(app) {
     const isPointed = pointed.query >= 0 && pointed.key >= 0;
     const { query, key } = isPointed ? pointed : held;
     line.setAttribute("aria-live", isPointed ? "off" : "polite"); // a pointer that sweeps the map is not read aloud
-    if (query < 0 || key < 0) return idle();
+    if (query < 0 || key < 0) return remark("status_idle");
     const question = { layer, head, zoom: 0, row: query, column: key, sinks, words: 0 };
     try {
       if (isPointed) await new Promise((resolve) => setTimeout(resolve, PATIENCE));
       if (signal.aborted) return;
-      const { at } = /** @type {import("./types").Pixel} */ (await app.data.ask("pixel", question, signal));
+      const { at, partial } = /** @type {import("./types").Pixel} */ (await app.data.ask("pixel", question, signal));
       if (signal.aborted) return;
       if (at) line.replaceChildren(...told(app, at));
-      else idle();
+      else if (partial) remark("file_no_weights");
+      else remark("status_idle");
     } catch (error) {
       if (signal.aborted) return;
-      idle();
+      remark("status_idle");
       app.report(error);
     }
   }

@@ -18,7 +18,7 @@ export function createCard(app) {
      * @param {boolean} block whether it stands for more than one weight
      */
     fill(pixel, block) {
-      element.replaceChildren(...(block ? tellBlock(app, pixel) : tellCell(app, pixel)));
+      element.replaceChildren(...(block || !pixel.at ? tellBlock(app, pixel) : tellCell(app, pixel, pixel.at)));
       element.hidden = false;
     },
     /**
@@ -40,37 +40,35 @@ export function createCard(app) {
 /**
  * @param {import("../types").App} app
  * @param {import("../types").Pixel} pixel
+ * @param {NonNullable<import("../types").Pixel["at"]>} at
  */
-function tellCell({ say }, { at, mean }) {
-  if (!at) return [el("p", { className: "muted" }, say("unseen"))];
+function tellCell({ say }, { mean }, at) {
   const facts = at.visible
     ? [[say("weight"), percent(mean ?? at.weight)], [say("score"), number(at.score)], [say("scaled"), at.scaled === null ? "−∞" : number(at.scaled)]]
     : [[say("weight"), say("unseen")], [say("score"), number(at.score)]];
   return [
-    el("p", { className: "pair" }, el("b", {}, shown(at.query_label)), el("i", {}, "→"), el("b", {}, shown(at.key_label))),
+    pair(at),
     el("p", { className: "facts" }, ...facts.map(([name, value]) => el("span", {}, el("i", {}, name), value))),
     ...contexts({ say }, at),
   ];
 }
 
 /**
+ * What is known of a block: where its largest weight stands too, but for a file that does not hold the weights.
  * @param {import("../types").App} app
  * @param {import("../types").Pixel} pixel
  */
-function tellBlock({ say }, { rows, keys, at, max, mean }) {
+function tellBlock({ say }, { rows, keys, at, max, mean, partial }) {
   const title = el("p", { className: "muted" }, say("map_block", { rows: range(rows), keys: range(keys) }));
-  if (!at || max === null || mean === null) return [title, el("p", { className: "muted" }, say("unseen"))];
-  return [
-    title,
-    el("p", { className: "pair" }, el("b", {}, shown(at.query_label)), el("i", {}, "→"), el("b", {}, shown(at.key_label))),
-    el(
-      "p",
-      { className: "facts" },
-      el("span", {}, el("i", {}, say("map_largest")), percent(max)),
-      el("span", {}, el("i", {}, say("map_mean")), percent(mean)),
-    ),
-    ...contexts({ say }, at),
-  ];
+  const facts = [{ name: "map_largest", value: max }, { name: "map_mean", value: mean }];
+  const known = facts.flatMap(({ name, value }) => (value === null ? [] : [el("span", {}, el("i", {}, say(name)), percent(value))]));
+  if (!known.length) return [title, el("p", { className: "muted" }, say(partial ? "file_no_weights" : "unseen"))];
+  return [title, at ? pair(at) : "", el("p", { className: "facts" }, ...known), ...(at ? contexts({ say }, at) : [])];
+}
+
+/** @param {NonNullable<import("../types").Pixel["at"]>} at */
+function pair(at) {
+  return el("p", { className: "pair" }, el("b", {}, shown(at.query_label)), el("i", {}, "→"), el("b", {}, shown(at.key_label)));
 }
 
 /**
