@@ -268,33 +268,42 @@ class TestTexts:
 
 
 class TestHeads:
-    def test_thumbs_are_the_largest_weights_of_the_recorded_cells(self, of_decoder, decoder):
-        thumbs = ask(of_decoder, "thumbs", layer=1)
-        cells = decoder.layers[1].summary.cells.max.numpy()
-        assert thumbs.shape == (4, 19, 19)
-        np.testing.assert_allclose(
-            thumbs[:, np.tril(np.ones((19, 19), bool))], cells[:, np.tril(np.ones((19, 19), bool))], **HALF
-        )
-        assert np.isnan(thumbs[:, 0, 1:]).all()
-
-    def test_thumbs_of_many_cells_are_the_largest_of_neighbours(self):
-        recording = make_recording(queries=200, summary={"cells": 100}, mask=masks.full())
-        thumbs = ask(Answers(recording), "thumbs", layer=0)
-        weights = recording.layers[0].matrix[1].dense().numpy()
-        assert thumbs.shape == (4, 50, 50)
-        np.testing.assert_allclose(thumbs[1], weights.reshape(50, 4, 50, 4).max((1, 3)), **HALF)
-
-    def test_thumbs_without_statistics_are_computed(self):
-        recording = make_recording(queries=70, keep=("qk",))
+    @pytest.mark.parametrize(
+        ("options", "long"),
+        [
+            ({"queries": 200, "summary": {"cells": 100}}, False),  # edges of which every second is a block's
+            ({"queries": 300, "summary": {"cells": 19}}, True),  # edges of no blocks
+            ({"queries": 70, "keep": ("qk",)}, True),
+            (
+                {"queries": 5, "keys": 300, "keep": ("qk",), "mask": masks.full(), "kind": "cross", "keys_of": None},
+                True,
+            ),
+            ({"queries": 64}, False),
+        ],
+    )
+    def test_thumbs_are_the_coarsest_pixels_of_the_map(self, options, long):
+        recording = make_recording(**options)
         answers = Answers(recording)
-        assert ask(answers, "thumbs", layer=0).shape == (4, 64, 64)
-        assert answers.takes_long("thumbs", {"layer": "0"})
+        thumbs, zoom = ask(answers, "thumbs", layer=1), ask(answers, "about")["layers"][1]["thumb"]
+        for head in range(4):
+            expected = blocks(*dense_of(recording.layers[1], head), zoom)["max"]
+            assert 32 < max(expected.shape) <= 64
+            np.testing.assert_allclose(thumbs[head], expected, **HALF)
+        assert answers.takes_long("thumbs", {"layer": "1"}) == long
 
-    def test_thumbs_without_cells_take_long_and_what_was_recorded_does_not(self, of_decoder):
+    def test_thumbs_of_recorded_cells_alone_are_no_finer_than_these(self):
+        recording = make_recording(queries=128, summary={"cells": 8}, mask=masks.full())
+        told = Answers(make_recording(queries=128, summary={"cells": 8}, mask=masks.full(), keep=("summary",)))
+        assert ask(told, "about")["layers"][0]["thumb"] == 4
+        np.testing.assert_allclose(
+            ask(told, "thumbs", layer=0)[2], blocks(*dense_of(recording.layers[0], 2), 4)["max"], **HALF
+        )
+
+    def test_what_was_not_recorded_takes_long(self):
         without = Answers(make_recording(summary={"cells": None, "received": False}))
         for name in ("thumbs", "received"):
             assert without.takes_long(name, {})
-            assert not of_decoder.takes_long(name, {})
+            assert not Answers(make_recording()).takes_long(name, {})
 
     def test_roles_are_those_of_heads(self, of_encoder, encoder):
         table = softmap.heads(encoder)

@@ -195,9 +195,28 @@ def test_what_is_not_held_is_said(browser, tmp_path):
             assert said in ask(question, params)["refused"]
         pixel = ask("pixel", head | {"zoom": 3, "row": 80, "column": 0, "sinks": "shown"})
         expected = answers.ask("pixel", {k: str(v) for k, v in (head | {"zoom": 3, "row": 80, "column": 0}).items()})
-        assert pixel["at"] is None
+        assert (pixel["at"], pixel["partial"]) == (None, True)
         assert pixel["max"] == pytest.approx(expected["max"], rel=1e-3)
         assert ask.holds == "This file holds no head whole, of 8. It holds thumbnails, and of 0.1 an overview."
+
+
+@pytest.mark.browser
+def test_of_heads_that_are_not_held_thumbnails_answer_for_the_coarsest_pixels(browser, tmp_path):
+    recording = make_recording(queries=700, d_k=16)
+    export_html(recording, tmp_path / "map.html", heads=[(1, 2)])
+    answers, head = Answers(recording), {"layer": 0, "head": 3, "words": 0, "sinks": "shown"}
+    with serve_channel(browser, tmp_path / "map.html") as ask:
+        tile = head | {"zoom": 4, "row": 0, "column": 0, "how": "max"}
+        assert_same_answers(ask, answers, [("tile", tile)])
+        for other in ({"zoom": 3}, {"zoom": 5}, {"how": "mean"}, {"sinks": "hidden"}, {"words": 1}):
+            assert "no map of layer 0, head 3. It holds 1.2." in ask("tile", tile | other)["refused"]
+        place = {"zoom": 4, "row": 43, "column": 40}
+        expected = answers.ask("pixel", {key: str(value) for key, value in (head | place).items()})
+        pixel = {"rows": [688, 700], "keys": [640, 656], "mean": None, "at": None, "partial": True}
+        assert ask("pixel", head | place) == pixel | {"max": pytest.approx(expected["max"], rel=1e-3)}
+        unseen = ask("pixel", head | place | {"row": 3})
+        assert (unseen["max"], unseen["partial"]) == (None, False)
+        assert ask("pixel", head | place | {"words": 1})["max"] is None
 
 
 @pytest.mark.browser

@@ -119,12 +119,16 @@ class Answers:
         summaries = [layer.summary for layer in layers]
         rescaled = params.get("sinks") == "rescaled"
         if name == "thumbs":
-            return any(summary is None or summary.cells is None for summary in summaries)
+            return not self._has_thumbs
         if name == "received":
             return rescaled or any(summary is None or summary.received is None for summary in summaries)
         if name == "row" and params.get("direction") == "receives":  # needs the logsumexp of all rows
             return rescaled or any(layer.logsumexp is None for layer in layers)
         return name == "roles" or (name == "steps" and tokens is not None and len(tokens) > PAGE)
+
+    @cached_property
+    def _has_thumbs(self) -> bool:
+        return all(overview.has_thumbs(layer) for layer in self._recording.layers)
 
     def prepare(self, cancelled: Cancelled = never) -> bool:
         """Compute a little of what may be asked for next; whether there was anything.

@@ -9,7 +9,9 @@ import numpy as np
 
 from softmap.mechanism import PAGE
 from softmap.shares import POSITIONAL, choose, tellable
+from softmap.viewer.headmap import edges, zoom_within
 from softmap.viewer.sight import never, stop_if
+from softmap.viewer.tiles import joined, zoom_of
 from softmap.words import printable
 
 if TYPE_CHECKING:
@@ -73,27 +75,42 @@ def _describe_layer(number: int, layer: RecordedLayer, texts: Texts) -> dict[str
         "kept": layer.q is not None and layer.k is not None,
         "values": layer.v is not None,
         "summary": layer.summary is not None,
+        "thumb": thumb_zoom(layer),
     }
 
 
 def thumbs(layer: RecordedLayer, sight: Sight) -> Float[Numbers, "heads h w"]:
-    """The largest weight in each cell of each head's matrix, float16, NaN where nothing may be seen.
+    """The largest weight in each block of each head's matrix, float16, NaN where nothing may be seen.
 
-    From the recorded cells, several of them as one where there are more than `THUMB` a side; else from one pass.
+    From the recorded cells, where blocks have their edges; else from one pass.
     """
-    cells: Cells | None = None if layer.summary is None else layer.summary.cells
-    if cells is None:
-        less = {"entropy": False, "distance": False, "received": False}
-        cells = layer.matrix.summary(top=0, cells=THUMB, **less).cells
-        assert cells is not None
-    maxima: Numbers = cells.max.float().numpy(force=True)
-    ends = []
-    for axis, side in enumerate((cells.row_edges, cells.key_edges), start=1):
-        starts = np.arange(0, len(side) - 1, -(-(len(side) - 1) // THUMB))
-        maxima = np.maximum.reduceat(maxima, starts, axis)
-        ends.append(np.append(np.array(side)[starts], side[-1]))
-    seen = sight.cells(ends[0], ends[1])
+    zoom, cells = thumb_zoom(layer), _cells(layer)
+    if cells is not None and zoom_of(cells) <= zoom:
+        maxima = joined(cells.max.float().numpy(force=True), cells, zoom, np.maximum)
+    else:
+        maxima = layer.matrix.blocks(1 << zoom, "max").float().numpy(force=True)
+    down, across = (edges(range(size), zoom) for size in layer.shape[1:])
+    seen = sight.cells(down, across)
     return np.where(seen, maxima, np.nan).astype(np.float16)
+
+
+def thumb_zoom(layer: RecordedLayer) -> int:
+    """The zoom whose pixels a layer's small pictures have: the coarsest of its map.
+
+    Where there is nothing but recorded cells, and these are larger, it is theirs.
+    """
+    zoom, cells = zoom_within(layer.shape[1:], THUMB), _cells(layer)
+    return zoom if layer.q is not None or cells is None else max(zoom, zoom_of(cells))
+
+
+def has_thumbs(layer: RecordedLayer) -> bool:
+    """Whether its small pictures are there without a pass over the matrix."""
+    cells = _cells(layer)
+    return cells is not None and zoom_of(cells) <= thumb_zoom(layer)
+
+
+def _cells(layer: RecordedLayer) -> Cells | None:
+    return None if layer.summary is None else layer.summary.cells
 
 
 def start_of(recording: Recording, texts: Texts, layer: int | None, head: int | None) -> dict[str, int]:

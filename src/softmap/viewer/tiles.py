@@ -15,6 +15,8 @@ from softmap.viewer.sight import Sight, never
 from softmap.viewer.sources import Tokens, Words
 
 if TYPE_CHECKING:
+    from jaxtyping import Float
+
     from softmap.matrix import AttentionMatrix, Cells
     from softmap.recorded import RecordedLayer
     from softmap.viewer.headmap import Block
@@ -182,15 +184,24 @@ def known_level(cells: Cells, head: int) -> Level | None:
     Returns:
         The blocks; None where only a single one would have its edges.
     """
-    top = (max(cells.row_edges[-1], cells.key_edges[-1]) - 1).bit_length()
-    zoom = max(_zoom_of(cells.row_edges), _zoom_of(cells.key_edges))
+    top, zoom = (max(cells.row_edges[-1], cells.key_edges[-1]) - 1).bit_length(), zoom_of(cells)
     if 0 < top <= zoom:
         return None
     sums, maxima = (part[head].float().numpy(force=True) for part in (cells.sum, cells.max))
-    for axis, ends in enumerate((cells.row_edges, cells.key_edges)):
+    return Level.known(zoom, joined(sums, cells, zoom, np.add), joined(maxima, cells, zoom, np.maximum))
+
+
+def zoom_of(cells: Cells) -> int:
+    """The finest zoom all of whose blocks begin at edges of cells."""
+    return max(_zoom_of(cells.row_edges), _zoom_of(cells.key_edges))
+
+
+def joined(numbers: Numbers, cells: Cells, zoom: int, of: np.ufunc) -> Float[Numbers, "*heads down across"]:
+    """What cells have, as what the blocks of a zoom have whose edges are theirs."""
+    for axis, ends in ((-2, cells.row_edges), (-1, cells.key_edges)):
         starts = np.searchsorted(ends[:-1], range(0, ends[-1], 1 << zoom))
-        sums, maxima = np.add.reduceat(sums, starts, axis), np.maximum.reduceat(maxima, starts, axis)
-    return Level.known(zoom, sums, maxima)
+        numbers = of.reduceat(numbers, starts, axis)
+    return numbers
 
 
 def _zoom_of(cell_edges: tuple[int, ...]) -> int:

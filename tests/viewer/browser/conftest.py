@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from by_blocks import make_pieces
 from recorded.builders import ORIGIN, make_layer, make_recording, make_tokens
 from viewer.browser.hostile import HOSTILE, make_hostile
 from viewer.browser.reading import Reader
-from viewer.pages import chromium
+from viewer.pages import SOURCES, chromium
 
 import softmap
 from softmap import masks
 from softmap.recorded import RecordedSequence, Recording
+from softmap.viewer.export import export_html
 from softmap.viewer.launch import View
 
 
@@ -92,6 +95,21 @@ def textless():
     """Queries and keys that are no tokens of a text, and not as many."""
     of = {"queries": 20, "keys": 30, "mask": masks.full(), "part": "encoder"}
     return Recording(ORIGIN, (RecordedSequence((make_layer(0, number=0, **of),), None),))
+
+
+@pytest.fixture(scope="session")
+def long():
+    """Two layers of four heads on 700 tokens, of which each sees the 400 before it."""
+    return make_recording(queries=700, d_k=64, mask=masks.causal() & masks.sliding_window(400))
+
+
+@pytest.fixture(scope="session")
+def file(long, tmp_path_factory):
+    """It in a file that has head 1.2 whole, of head 0.1 an overview and rows, and of the others thumbnails."""
+    path = tmp_path_factory.mktemp("file") / "map.html"
+    page = sum(each.stat().st_size for each in SOURCES.parent.joinpath("static").glob("softmap.*"))
+    export_html(long, path, heads=[(1, 2), (0, 1)], rows=[650, 7], limit=(page + 700_000) / 1e6)
+    return SimpleNamespace(url=path.as_uri())
 
 
 @pytest.fixture(scope="session")

@@ -67,6 +67,13 @@ def test_axe_finds_nothing_serious_in_two_texts_and_either_language(show, two_te
     assert findings(reader) == []
 
 
+@pytest.mark.parametrize("lang", ["en", "zh"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_where_a_file_does_not_hold_a_head(show, file, scheme, lang):
+    address = f"layer=0&head=2&view=steps&lang={lang}"
+    assert findings(show(None, address, view=file, color_scheme=scheme, bypass_csp=True)) == []
+
+
 @pytest.mark.parametrize("form", ["arcs", "all heads of the layer"])
 def test_axe_finds_nothing_serious_in_the_sentence(show, sentence, form):
     reader = show(sentence, "view=sentence&query=2", bypass_csp=True)

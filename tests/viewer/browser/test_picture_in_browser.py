@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from types import SimpleNamespace
+
 import pytest
 from playwright.sync_api import expect
 from recorded.builders import ORIGIN, make_layer, make_picture, make_tokens
@@ -9,6 +12,7 @@ from viewer.browser.reading import said
 
 from softmap import masks
 from softmap.recorded import RecordedSequence, Recording
+from softmap.viewer.export import export_html
 
 pytestmark = pytest.mark.browser
 
@@ -78,3 +82,15 @@ def test_layers_without_a_picture_have_no_view_of_it(reader):
     expect(reader.page.get_by_role("tab", name="Picture")).to_be_hidden()
     expect(reader.page.get_by_role("tab", name="Text", selected=True)).to_be_visible()
     reader.page.locator(".reader .unit").first.wait_for()
+
+
+def test_what_a_file_does_not_hold_is_said_in_its_place(show, seen, tmp_path):
+    path = tmp_path / "map.html"
+    export_html(seen, path)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(re.sub(r'<script [^>]*data-piece="(q|received)/0.2".*?</script>', "", text), encoding="utf-8")
+    reader = show(None, "view=picture&layer=0&head=1&query=2", view=SimpleNamespace(url=path.as_uri()))
+    reader.page.locator(".picture .strip i").first.wait_for()
+    reader.page.locator('.cell[data-layer="0"][data-head="2"]').click()
+    expect(reader.page.locator(".picture .strip")).to_have_text("This file does not hold this row of layer 0, head 2.")
+    expect(reader.page.locator(".notice")).to_be_hidden()

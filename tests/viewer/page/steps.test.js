@@ -183,6 +183,7 @@ test("a figure shows what the map shows, in whole blocks, within the matrix", ()
   assert.deepEqual([part.left, part.right, part.top, part.bottom], [1, 4, 0, 2]);
   const large = regionOf(null, 1, { rows: 16384, keys: 16384 });
   assert.equal(large.zoom, 4);
+  assert.equal(regionOf(null, 1, { rows: 700, keys: 700 }, 3).zoom, 3); // there is nothing finer
   const within = regionOf([8000.5, 8000.5, 4000], 1, { rows: 16384, keys: 16384 });
   assert.ok(within.left % 2 ** within.zoom === 0 && within.right >= 12000.5);
 });

@@ -52,6 +52,8 @@ export function createData(channel, about) {
   return {
     about,
     ask,
+    extent: (layer, head) => channel.extent?.(layer, head) ?? "whole",
+    preview: (layer, head, how, sinks) => channel.preview?.(layer, head, how, sinks) ?? null,
     layer(number) {
       const found = about.layers.find((layer) => layer.number === number);
       if (!found) throw new Error(`There is no layer ${number}.`);

@@ -1,5 +1,6 @@
 // All layers and heads as small pictures, each with what the head does. One is on the map; several can be picked.
 
+import { Absent } from "./absent.js";
 import { optionsOf, tableOf } from "./colors.js";
 import { el, eachFrame } from "./dom.js";
 import { drawLegend, labelOf, ROLES } from "./roles.js";
@@ -136,13 +137,26 @@ function markCells(app, cells) {
     cell.button.setAttribute("aria-selected", String(chosen));
     cell.button.classList.toggle("picked", isPicked);
     cell.button.tabIndex = chosen ? 0 : -1;
-    const words = labelOf(app, cell.head, cell.role);
-    cell.button.title = words;
-    const place = app.say("heads_cell", { layer: cell.layer, head: cell.head });
-    const does = words.slice(app.say("heads_head", { head: cell.head }).length);
-    cell.button.setAttribute("aria-label", `${place}${does}${isPicked ? `, ${app.say("heads_picked")}` : ""}`);
     cell.dot.style.backgroundColor = cell.role?.role ? ROLES[cell.role.role] ?? "" : "";
+    nameCell(app, cell, isPicked);
   }
+}
+
+/**
+ * What a head does, and how much of it is there.
+ * @param {App} app
+ * @param {Cell} cell
+ * @param {boolean} isPicked
+ */
+function nameCell(app, { layer, head, role, button }, isPicked) {
+  const extent = app.data.extent(layer, head);
+  const lacks = extent === "whole" ? "" : app.say(`file_${extent}`);
+  const words = labelOf(app, head, role);
+  const does = words.slice(app.say("heads_head", { head }).length);
+  const said = [`${app.say("heads_cell", { layer, head })}${does}`, isPicked && app.say("heads_picked"), lacks];
+  button.classList.toggle("absent", extent !== "whole");
+  button.title = lacks ? `${words}\n${lacks}` : words;
+  button.setAttribute("aria-label", said.filter(Boolean).join(", "));
 }
 
 /**
@@ -184,7 +198,7 @@ function fetchSeen(app, grid, rows, draw, named, failed) {
       draw();
       void name();
     } catch (error) {
-      app.report(error);
+      if (!(error instanceof Absent)) app.report(error); // of which its heads say so
     }
   }
 

@@ -11,6 +11,7 @@
 //   level/L.H/HOW/SINKS/ZOOM   pixels of a whole matrix
 //   row/L.H/QUERY              one row, of a head whose q and k are not held
 
+import { createLevels } from "./levels.js";
 import { scaledAt, scoreAt, unitRow, weightsRow } from "./lazy.js";
 import { unitAt } from "./units.js";
 
@@ -20,6 +21,7 @@ const AROUND = 40; // characters of the text beside a token
 /** @typedef {import("./types").UnitsChunk} Chunk */
 /**
  * @typedef {object} LayerIndex
+ * @property {string} [why] its heads can't be held; all else is left out then
  * @property {number} size of a query, and of a key
  * @property {number} group how many heads share a key head
  * @property {number} scale
@@ -52,32 +54,19 @@ export async function createHeld(pieces) {
     piece,
     ...texts,
     ...heads,
+    ...createLevels(pieces, { layers, infoOf: texts.layer }),
     /** @param {number} number */
     index: (number) => layers[number],
-    /**
-     * A level of a head's overview, if it is held.
-     * @param {string} name
-     * @param {string} how
-     * @param {string} sinks
-     * @param {number} zoom
-     */
-    level: (name, how, sinks, zoom) => piece(`level/${name}/${how}/${sinks}/${zoom}`),
-    /**
-     * The finest zoom of a head's overview, and what it shows.
-     * @param {string} name
-     */
-    overview(name) {
-      const own = named.filter(([kind, head]) => kind === "level" && head === name);
-      if (!own.length) return null;
-      return { zoom: Math.min(...own.map(([, , , , zoom]) => Number(zoom))), hows: [...new Set(own.map(([, , how]) => how))] };
-    },
     /**
      * The tokens whose rows are held of a head whose q and k are not.
      * @param {number} layer
      * @param {number} head
      */
     rowsOf: (layer, head) =>
-      named.filter(([kind, name]) => kind === "row" && name === `${layer}.${head}`).map(([, , query]) => Number(query)),
+      named
+        .filter(([kind, name]) => kind === "row" && name === `${layer}.${head}`)
+        .map(([, , query]) => Number(query))
+        .sort((one, other) => one - other),
     /**
      * The mean of some rows that are held; null where one is not.
      * @param {number} layer

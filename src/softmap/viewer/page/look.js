@@ -1,6 +1,7 @@
 // What the text is shaded by: the weights of the word that is pointed at or held, in the chosen heads, one row or one
 // column of the matrix; where there is no such word, what each word receives.
 
+import { Absent } from "./absent.js";
 import { topOf, shadesOf, shadesOfReceived } from "./shades.js";
 import { unitAt } from "./units.js";
 
@@ -61,7 +62,7 @@ export function viewOf(app) {
  * Follows the state and the pointer, and tells what is looked at.
  * @param {App} app
  * @param {(look: Look) => void} tell
- * @param {() => void} failed what is looked at could not be had
+ * @param {(remark: string) => void} failed what is looked at could not be had; what is to be said of that
  */
 export function createLook(app, tell, failed) {
   let asked = new AbortController();
@@ -78,8 +79,8 @@ export function createLook(app, tell, failed) {
       if (found && !signal.aborted) tell(found);
     } catch (error) {
       if (signal.aborted) return;
-      failed();
-      app.report(error);
+      failed(error instanceof Absent ? error.text : "");
+      if (!(error instanceof Absent)) app.report(error);
     }
   }
 

@@ -133,8 +133,13 @@ function createApp(root, store, data, ended) {
     sides() {
       const { layer, words } = store.get();
       const { queries_of, keys_of, queries, keys } = data.layer(layer);
-      const inWords = words && Math.max(queries, keys) <= data.about.words_limit;
+      const inWords = words && Math.max(queries, keys) <= data.about.words_limit && !app.shown().preview;
       return { rows: data.units(queries_of, inWords, queries), keys: data.units(keys_of, inWords, keys), words: inWords };
+    },
+    /** @returns {import("./types").Shown} */
+    shown() {
+      const { layer, head, how, sinks } = store.get();
+      return data.preview(layer, head, how, sinks) ?? { how, sinks, finest: 0, preview: false, able: true };
     },
     dark() {
       const { theme } = store.get();

@@ -158,9 +158,9 @@ function createLine(app) {
      * @param {(token: number, side: Side) => string} labelOf
      */
     show(asked, labelOf) {
-      const { token, weights, from } = asked;
+      const { token, weights, from, absent } = asked;
       if (!weights || token < 0) {
-        const remark = app.say(weights ? "picture_received" : "none_picked");
+        const remark = absent ?? app.say(weights ? "picture_received" : "none_picked");
         aloud.say(remark);
         return line.replaceChildren(el("span", { className: "muted" }, remark));
       }

@@ -1,5 +1,6 @@
 // A short text as words and lines: the wider and the stronger a line, the larger the weight.
 
+import { Absent, noteOf } from "./absent.js";
 import { choice } from "./choice.js";
 import { el, eachFrame } from "./dom.js";
 import { grouped } from "./format.js";
@@ -46,6 +47,7 @@ export function createSentence(app) {
       draw();
     } catch (error) {
       if (signal.aborted) return;
+      if (error instanceof Absent) return clear(noteOf(error));
       clear();
       app.report(error);
     }

@@ -13,7 +13,7 @@ export function createStatus(app) {
   const line = el("div", { className: "status", role: "status" });
   let asked = new AbortController();
 
-  const idle = () => line.replaceChildren(el("span", { className: "muted" }, app.say("status_idle")));
+  const remark = (/** @type {string} */ name) => line.replaceChildren(el("span", { className: "muted" }, app.say(name)));
 
   async function show() {
     asked.abort();
@@ -24,7 +24,7 @@ export function createStatus(app) {
     const isPointed = pointed.query >= 0 && pointed.key >= 0;
     const { query, key } = isPointed ? pointed : held;
     line.setAttribute("aria-live", isPointed ? "off" : "polite"); // a pointer that sweeps the map is not read aloud
-    if (query < 0 || key < 0) return idle();
+    if (query < 0 || key < 0) return remark("status_idle");
     const { rows, keys, words } = app.sides();
     try {
       if (isPointed) await new Promise((resolve) => setTimeout(resolve, PATIENCE));
@@ -32,13 +32,14 @@ export function createStatus(app) {
       const [row, column] = words ? [unitAt(await rows.starts(), query), unitAt(await keys.starts(), key)] : [query, key];
       await keys.load(column, column + 1);
       const question = { layer, head, zoom: 0, row, column, sinks, words: Number(words) };
-      const { at } = /** @type {import("./types").Pixel} */ (await app.data.ask("pixel", question, signal));
+      const { at, partial } = /** @type {import("./types").Pixel} */ (await app.data.ask("pixel", question, signal));
       if (signal.aborted) return;
       if (at) line.replaceChildren(...told(app, at, column));
-      else idle();
+      else if (partial) remark("file_no_weights");
+      else remark("status_idle");
     } catch (error) {
       if (signal.aborted) return;
-      idle();
+      remark("status_idle");
       app.report(error);
     }
   }

@@ -1,5 +1,6 @@
 // The row of the held cell in four steps, with the model's own numbers.
 
+import { Absent, noteOf } from "./absent.js";
 import { el, eachFrame } from "./dom.js";
 import { told } from "./steps/told.js";
 
@@ -32,6 +33,7 @@ export function createSteps(app) {
       view.replaceChildren(found ? told(app, found.answer, found.cell) : hint(app));
     } catch (error) {
       if (signal.aborted) return;
+      if (error instanceof Absent) return view.replaceChildren(noteOf(error));
       wanted = "";
       view.replaceChildren(); // what is there is of another cell
       app.report(error);

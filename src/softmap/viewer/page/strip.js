@@ -15,13 +15,13 @@ export function createStrip(app, jump) {
 
   /** @param {string} text */
   function remark(text) {
-    line.replaceChildren(el("span", { className: "muted" }, text));
+    line.replaceChildren(el("span", { className: "muted", title: text }, text));
     aloud.say(text);
   }
 
   return {
     element: el("div", { className: "stripes" }, line, aloud.element),
-    clear: () => line.replaceChildren(),
+    remark,
     /** @param {import("./look.js").Look} look */
     show({ sides, unit, weights, top }) {
       const { say } = app;

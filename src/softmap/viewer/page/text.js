@@ -81,14 +81,14 @@ export function createText(app) {
     strip.show(found);
   }
 
-  /** What is shown is of another head or word. */
-  function clear() {
+  /** What is shown is of another head or word. @param {string} remark in its place */
+  function clear(remark) {
     last = null;
     for (const page of pages) {
       page.shade(null);
       page.reader.mark({ classes: new Map(), tag: null });
     }
-    strip.clear();
+    strip.remark(remark);
   }
 
   const look = createLook(app, tell, clear);

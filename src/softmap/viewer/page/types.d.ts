@@ -11,6 +11,24 @@ export interface Channel {
   ask(name: string, params: Record<string, string | number>, signal?: AbortSignal): Promise<any>;
   /** What a page that asks nobody holds, in words; empty where it can ask for everything. */
   holds?: string;
+  /** How much of a head it holds; left out where it can ask for everything. */
+  extent?(layer: number, head: number): Extent;
+  /** What the map can show of a head that is not held whole, as like as can be to what is wanted; null of others. */
+  preview?(layer: number, head: number, how: How, sinks: Sinks): Shown | null;
+}
+
+/** All of a head, some of it, its thumbnail alone, not even that. */
+export type Extent = "whole" | "part" | "thumb" | "none";
+
+/** What the map shows of its head. */
+export interface Shown {
+  how: How;
+  sinks: Sinks;
+  /** The finest zoom that there is. */
+  finest: number;
+  /** Whether the head's weights are not there, and whether a file could hold them. */
+  preview: boolean;
+  able: boolean;
 }
 
 export type Of = "tokens" | "target";
@@ -28,6 +46,8 @@ export interface LayerInfo {
   kept: boolean;
   values: boolean;
   summary: boolean;
+  /** The zoom whose pixels its thumbnails have. */
+  thumb: number;
 }
 
 export interface TextInfo {
@@ -127,6 +147,8 @@ export interface Pixel {
   keys: [number, number];
   mean: number | null;
   max: number | null;
+  /** Of what a file does not hold: there may be more than is said here. */
+  partial?: boolean;
   at: {
     query: number;
     key: number;
@@ -168,6 +190,8 @@ export interface Data {
   units(of: Of | null, words: boolean, count: number): Units;
   tile(question: Record<string, string | number>, signal?: AbortSignal): Promise<Numbers>;
   ask(name: string, params: Record<string, string | number>, signal?: AbortSignal): Promise<any>;
+  extent(layer: number, head: number): Extent;
+  preview(layer: number, head: number, how: How, sinks: Sinks): Shown | null;
 }
 
 /** The units of one text, or the numbers of what has no text. Fetched piece by piece, as they are looked at. */
@@ -196,6 +220,8 @@ export interface App {
   pointer: Pointer;
   /** The units of rows and columns of the chosen layer's map, words or tokens as the map shows them. */
   sides(): { rows: Units; keys: Units; words: boolean };
+  /** How the map shows its head: as the state says, as far as that is there. */
+  shown(): Shown;
   /** Whether the page is dark now. */
   dark(): boolean;
 }

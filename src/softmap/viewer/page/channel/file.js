@@ -1,6 +1,7 @@
 // Answering from what an exported file holds: the page asks it as it asks a server (softmap/viewer/answers.py), and
 // matrices are computed from q and k where they are looked at. What is not held is said, never replaced.
 
+import { Absent } from "../absent.js";
 import { find } from "../find.js";
 import { fromHalf } from "../float16.js";
 import { cellOf, createHeld } from "../held.js";
@@ -15,6 +16,7 @@ const FOUND = 1000; // units that a search gives
 /** @typedef {import("../types").Numbers} Numbers */
 /** @typedef {import("../held").Held} Held */
 /** @typedef {(params: Params, signal?: AbortSignal) => Promise<any>} Answer */
+/** @typedef {(name: string, values?: Params, more?: string) => Absent} Refuse */
 
 /**
  * @param {ReturnType<typeof import("../file.js").createPieces>} pieces
@@ -23,12 +25,13 @@ const FOUND = 1000; // units that a search gives
  */
 export async function fileChannel(pieces, lang) {
   const held = await createHeld(pieces);
-  /** @type {(name: string, values?: Params) => Refusal} */
-  const refuse = (name, values = {}) =>
-    new Refusal({ message: `${say(lang, name, values)} ${say(lang, "file_hint")}`, hint: say(lang, "file_hint") });
+  /** @type {Refuse} */
+  const refuse = (name, values = {}, more = "") => new Absent(say(lang, name, values) + more, say(lang, "file_hint"));
   const answers = { ...ofTexts(held), ...ofLayers(held, refuse), ...ofMaps(held, refuse, lang), ...ofRows(held, refuse, lang) };
   return {
     holds: holds(held, lang),
+    extent: held.extent,
+    preview: held.preview,
     async ask(name, params, signal) {
       signal?.throwIfAborted();
       const answer = /** @type {Record<string, Answer>} */ (answers)[name];
@@ -95,7 +98,7 @@ function ofTexts(held) {
 
 /**
  * @param {Held} held
- * @param {(name: string, values?: Params) => Refusal} refuse
+ * @param {Refuse} refuse
  * @returns {Record<string, Answer>}
  */
 function ofLayers(held, refuse) {
@@ -166,7 +169,7 @@ function ofLayers(held, refuse) {
 
 /**
  * @param {Held} held
- * @param {(name: string, values?: Params) => Refusal} refuse
+ * @param {Refuse} refuse
  * @param {import("../types").Lang} lang
  * @returns {Record<string, Answer>}
  */
@@ -177,7 +180,7 @@ function ofMaps(held, refuse, lang) {
       const [words, zoom] = [Number(params.words) === 1, Number(params.zoom)];
       const [row, column] = [Number(params.row), Number(params.column)];
       const [how, sinks] = [/** @type {lazy.How} */ (params.how), /** @type {lazy.Sinks} */ (params.sinks)];
-      const level = words ? null : await held.level(`${layer}.${head}`, how, sinks, zoom);
+      const level = words ? null : await held.level(Number(layer), Number(head), how, sinks, zoom);
       if (level) return cutOut(level, row, column);
       const overview = held.overview(`${layer}.${head}`);
       const own = await held.head(Number(layer), Number(head));
@@ -196,24 +199,24 @@ function ofMaps(held, refuse, lang) {
     async pixel(params, signal) {
       const [layer, head, zoom] = [Number(params.layer), Number(params.head), Number(params.zoom)];
       const [row, column] = [Number(params.row), Number(params.column)];
-      const sinks = /** @type {lazy.Sinks} */ (params.sinks);
-      const sides = await held.sides(layer, Number(params.words) === 1);
+      const [sinks, words] = [/** @type {lazy.Sinks} */ (params.sinks), Number(params.words) === 1];
+      const sides = await held.sides(layer, words);
       const block = lazy.blockUnder({ row, column, zoom }, sides, 1);
       const place = { rows: [block.top, block.bottom], keys: [block.left, block.right] };
       const own = await held.head(layer, head);
-      if (!own) return { ...place, ...(await ofOverview()), at: null };
+      if (!own) return { ...place, ...(await ofPicture()), at: null };
       const { mean, max, at } = await lazy.summed(own, sides, block, sinks, lazy.pauses(signal));
       const [top, left] = zoom === 0 ? [row, column] : (at ?? [-1, -1]);
-      const words = Number(params.words) === 1;
       return { ...place, mean, max, at: top < 0 ? null : await cellOf(held, own, { layer, words, sinks, row: top, column: left }) };
 
-      /** What the overview says of a pixel, where it has that zoom. */
-      async function ofOverview() {
-        const known = { mean: /** @type {number | null} */ (null), max: /** @type {number | null} */ (null) };
-        for (const how of /** @type {lazy.How[]} */ (["mean", "max"])) {
-          const level = await held.level(`${layer}.${head}`, how, sinks, zoom);
-          const weight = level ? fromHalf(level.data[row * level.shape[1] + column]) : NaN;
-          if (!Number.isNaN(weight)) known[how] = weight;
+      /** What an overview or a thumbnail says of a pixel, where it has that zoom. */
+      async function ofPicture() {
+        const known = { mean: /** @type {number | null} */ (null), max: /** @type {number | null} */ (null), partial: true };
+        for (const how of /** @type {lazy.How[]} */ (words ? [] : ["mean", "max"])) {
+          const level = await held.level(layer, head, how, sinks, zoom);
+          const weight = level && fromHalf(level.data[row * level.shape[1] + column]);
+          if (Number.isNaN(weight)) known.partial = false; // nothing of it may be seen
+          else known[how] = weight;
         }
         return known;
       }
@@ -229,7 +232,7 @@ function ofMaps(held, refuse, lang) {
 
 /**
  * @param {Held} held
- * @param {(name: string, values?: Params) => Refusal} refuse
+ * @param {Refuse} refuse
  * @param {import("../types").Lang} lang
  * @returns {Record<string, Answer>}
  */
@@ -244,7 +247,10 @@ function ofRows(held, refuse, lang) {
     const own = await held.head(layer, head);
     if (own) return lazy.unitRow(own, sides, unit, 0, sides.keys.length - 1, sinks);
     const kept = await held.rows(layer, head, sides.rows[unit], sides.rows[unit + 1]);
-    if (!kept || sinks !== "shown") throw refuse("file_no_row", { layer, head, rows: held.rowsOf(layer, head).join(", ") || say(lang, "file_nothing") });
+    if (!kept || sinks !== "shown") {
+      const rows = some(held.rowsOf(layer, head).map(String));
+      throw refuse("file_no_row", { layer, head }, rows && say(lang, "file_rows", { rows }));
+    }
     return Float64Array.from({ length: sides.keys.length - 1 }, (_, u) => sum(kept, sides.keys[u], sides.keys[u + 1]));
   }
 

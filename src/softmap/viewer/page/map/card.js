@@ -20,7 +20,7 @@ export function createCard(app) {
      * @param {boolean} block whether it stands for more than one weight
      */
     fill(pixel, block) {
-      element.replaceChildren(...(block ? tellBlock(app, pixel) : tellCell(app, pixel)));
+      element.replaceChildren(...(block || !pixel.at ? tellBlock(app, pixel) : tellCell(app, pixel, pixel.at)));
       element.hidden = false;
     },
     /**
@@ -42,46 +42,37 @@ export function createCard(app) {
 /**
  * @param {import("../types").App} app
  * @param {import("../types").Pixel} pixel
+ * @param {NonNullable<import("../types").Pixel["at"]>} at
  */
-function tellCell(app, { at, keys }) {
-  if (!at) return [el("p", { className: "muted" }, nowhere(app))];
+function tellCell(app, { keys }, at) {
   const { say } = app;
   const scaled = [say("scaled"), at.scaled === null ? "−∞" : number(at.scaled)];
   const facts = [[nameOfWeight(app), weightOf(app, at, keys[0])], [say("score"), number(at.score)], ...(at.visible ? [scaled] : [])];
   return [
-    el("p", { className: "pair" }, el("b", {}, shown(at.query_label)), el("i", {}, "→"), el("b", {}, shown(at.key_label))),
+    pair(at),
     el("p", { className: "facts" }, ...facts.map(([name, value]) => el("span", {}, el("i", {}, name), value))),
     ...contexts(app, at),
   ];
 }
 
 /**
- * Why a block has no weight.
- * @param {import("../types").App} app
- */
-function nowhere({ say, store }) {
-  return say(store.get().sinks === "shown" ? "unseen" : "unseen_or_left_out");
-}
-
-/**
+ * What is known of a block: where its largest weight stands too, but for a file that does not hold the weights.
  * @param {import("../types").App} app
  * @param {import("../types").Pixel} pixel
  */
-function tellBlock(app, { rows, keys, at, max, mean }) {
-  const { say } = app;
+function tellBlock(app, { rows, keys, at, max, mean, partial }) {
+  const { say, store } = app;
   const title = el("p", { className: "muted" }, say("map_block", { rows: range(rows), keys: range(keys) }));
-  if (!at || max === null || mean === null) return [title, el("p", { className: "muted" }, nowhere(app))];
-  return [
-    title,
-    el("p", { className: "pair" }, el("b", {}, shown(at.query_label)), el("i", {}, "→"), el("b", {}, shown(at.key_label))),
-    el(
-      "p",
-      { className: "facts" },
-      el("span", {}, el("i", {}, say("map_largest")), percent(max)),
-      el("span", {}, el("i", {}, say("map_mean")), percent(mean)),
-    ),
-    ...contexts(app, at),
-  ];
+  const facts = [{ name: "map_largest", value: max }, { name: "map_mean", value: mean }];
+  const known = facts.flatMap(({ name, value }) => (value === null ? [] : [el("span", {}, el("i", {}, say(name)), percent(value))]));
+  const none = partial ? "file_no_weights" : store.get().sinks === "shown" ? "unseen" : "unseen_or_left_out";
+  if (!known.length) return [title, el("p", { className: "muted" }, say(none))];
+  return [title, at ? pair(at) : "", el("p", { className: "facts" }, ...known), ...(at ? contexts(app, at) : [])];
+}
+
+/** @param {NonNullable<import("../types").Pixel["at"]>} at */
+function pair(at) {
+  return el("p", { className: "pair" }, el("b", {}, shown(at.query_label)), el("i", {}, "→"), el("b", {}, shown(at.key_label)));
 }
 
 /**

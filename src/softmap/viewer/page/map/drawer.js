@@ -52,7 +52,7 @@ export class MapDrawer extends OpenSeadragon.DrawerBase {
       const scale = (pane.x * viewport.getZoom(true) * density) / keys;
       const across = { origin: corner.x * density, scale, length: width, count: keys };
       const down = { origin: corner.y * density, scale, length: height, count: rows };
-      for (const { tile } of image.getTilesToDraw()) this.#drawTile(pen, tile, image.source.maxLevel, across, down);
+      for (const { tile } of image.getTilesToDraw()) this.#drawTile(pen, tile, across, down);
     }
     /** @type {any} */ (this.options).drawn();
   }
@@ -60,15 +60,14 @@ export class MapDrawer extends OpenSeadragon.DrawerBase {
   /**
    * @param {CanvasRenderingContext2D} pen
    * @param {any} tile
-   * @param {number} maxLevel
    * @param {Axis} across
    * @param {Axis} down
    */
-  #drawTile(pen, tile, maxLevel, across, down) {
+  #drawTile(pen, tile, across, down) {
     /** @type {Weights | undefined} */
     const weights = tile.loaded && this.getDataToDraw(tile);
     if (!weights) return;
-    const block = 2 ** (maxLevel - tile.level);
+    const block = 2 ** tile.tiledImage.source.zoomOf(tile.level);
     const x = stretch(tile.x, weights.width, block, across);
     const y = stretch(tile.y, weights.height, block, down);
     if (!x || !y) return;

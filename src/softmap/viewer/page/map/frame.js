@@ -48,12 +48,14 @@ export function createFrame(element, { colours, drawn, moved, awaited }) {
      * @param {Size} size
      * @param {(tile: Block, signal: AbortSignal) => Promise<import("../types").Numbers>} ask
      * @param {(error: unknown) => void} failed
+     * @param {number} finest the finest zoom that there is
      */
-    open(size, ask, failed) {
+    open(size, ask, failed, finest) {
       const { rows, keys } = place.size();
       const same = pictures.some() && size.rows === rows && size.keys === keys;
+      place.finest = finest;
       if (!same) place.reset(size);
-      pictures.open(size, ask, failed, same ? LINGERING : 0);
+      pictures.open(size, { ask, failed, finest }, same ? LINGERING : 0);
     },
   };
 }
@@ -66,7 +68,7 @@ export function createFrame(element, { colours, drawn, moved, awaited }) {
 function createPlace(viewer, moved) {
   const still = matchMedia("(prefers-reduced-motion: reduce)");
   const viewport = /** @type {any} */ (viewer.viewport);
-  const told = { onchange: () => {} };
+  const told = { onchange: () => {}, finest: 0 };
   /** @type {Size} */
   let size = { rows: 1, keys: 1 };
   let whole = true; // all of the map is shown, and stays so when the pane changes
@@ -86,7 +88,7 @@ function createPlace(viewer, moved) {
     const { width, height } = pane();
     const corner = viewport.pixelFromPointNoRotate(new Point(0, 0), !target);
     const scale = scaleOf(!target);
-    const zoom = zoomAt(scale * window.devicePixelRatio, topZoom(size.rows, size.keys));
+    const zoom = Math.max(told.finest, zoomAt(scale * window.devicePixelRatio, topZoom(size.rows, size.keys)));
     return { width, height, left: corner.x, top: corner.y, scale, zoom };
   }
 
@@ -250,13 +252,15 @@ function createPictures(viewer, { awaited, rank }) {
     },
     /**
      * @param {Size} size
-     * @param {(tile: Block, signal: AbortSignal) => Promise<import("../types").Numbers>} ask
-     * @param {(error: unknown) => void} failed
+     * @param {object} how
+     * @param {(tile: Block, signal: AbortSignal) => Promise<import("../types").Numbers>} how.ask
+     * @param {(error: unknown) => void} how.failed
+     * @param {number} how.finest
      * @param {number} lingering ms for which the one before is still seen
      */
-    open(size, ask, failed, lingering) {
+    open(size, how, lingering) {
       source?.close();
-      const made = (source = new MapSource(size, { ask, rank, failed, changed: () => awaited(made.queue.awaited() > 0) }));
+      const made = (source = new MapSource(size, { ...how, rank, changed: () => awaited(made.queue.awaited() > 0) }));
       const leave = () => all().forEach((item) => item.source !== source && world.removeItem(item));
       if (lingering) setTimeout(leave, lingering);
       else leave();
@@ -278,7 +282,7 @@ function createPictures(viewer, { awaited, rank }) {
       const item = shown();
       const tiles = (item?.getTilesToDraw() ?? []).map(({ tile }) => /** @type {any} */ (tile));
       for (const tile of tiles.sort((one, other) => other.level - one.level)) {
-        const block = 2 ** (tile.tiledImage.source.maxLevel - tile.level);
+        const block = 2 ** tile.tiledImage.source.zoomOf(tile.level);
         const [x, y] = [Math.floor(key / block) - tile.x * TILE, Math.floor(row / block) - tile.y * TILE];
         if (x < 0 || y < 0 || x >= TILE || y >= TILE || !tile.loaded) continue;
         const weights = viewer.drawer.getDataToDraw(tile);

@@ -19,7 +19,7 @@ export function createLegend(app) {
      * @param {number} zoom that is shown
      */
     draw(zoom) {
-      const { palette, scale, how, layer } = app.store.get();
+      const { palette, scale, layer } = app.store.get();
       const floor = floorOf(app.data.layer(layer).keys);
       const stops = Array.from({ length: STEPS + 1 }, (_, i) => `rgb(${color(palette, i / STEPS, app.dark()).join(" ")})`);
       bar.style.background = `linear-gradient(to right, ${stops.join(", ")})`;
@@ -33,7 +33,7 @@ export function createLegend(app) {
         }),
       );
       const side = 2 ** zoom;
-      caption.textContent = zoom === 0 ? app.say("map_weight") : app.say(how === "max" ? "map_max_of" : "map_mean_of", { side });
+      caption.textContent = zoom === 0 ? app.say("map_weight") : app.say(app.shown().how === "max" ? "map_max_of" : "map_mean_of", { side });
     },
   };
 }

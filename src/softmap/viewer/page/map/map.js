@@ -1,8 +1,9 @@
 // The map: the attention matrix of one head, all of it, every weight of it; with its rulers and what lies over it.
 
-import { el, eachFrame } from "../dom.js";
+import { eachFrame } from "../dom.js";
 import { followBox } from "./box.js";
 import { followKeyboard } from "./keyboard.js";
+import { notesOf } from "./notes.js";
 import { createParts } from "./parts.js";
 import { followPointer } from "./pointing.js";
 import { openSides } from "./sides.js";
@@ -65,7 +66,7 @@ export function createMap(app) {
     followed = [next.rows, next.keys].map((units) => units.whenCame(soon));
     pointing.forget();
     makeRoom();
-    const { layer, head, how, sinks } = app.store.get();
+    const [{ layer, head }, { how, sinks, finest }] = [app.store.get(), app.shown()];
     const question = { layer, head, how, sinks, words: Number(next.words) };
     const ask = (/** @type {Block} */ tile, /** @type {AbortSignal} */ signal) => app.data.tile({ ...question, ...tile }, signal);
     board.classList.remove("missing");
@@ -74,9 +75,9 @@ export function createMap(app) {
       board.classList.add("missing"); // blank is then not what may not be seen
       app.report(error);
       drawing.anew();
-    });
+    }, finest);
     if (boxed) box.read(true);
-    minimap.open(ask, colours.table);
+    minimap.open(ask, colours.table, finest);
     drawing.anew();
   }
 
@@ -147,8 +148,7 @@ function createDrawing(app, { board, frame, sheets, colours, heading, legend, no
     told = view.zoom;
     heading.draw(size, told);
     legend.draw(told);
-    const missing = board.classList.contains("missing") ? [app.say("map_missing")] : [];
-    notes.replaceChildren(...[...missing, ...remarks(app, sides)].map((text) => el("p", {}, text)));
+    notes.replaceChildren(...notesOf(app, { words: sides.words, zoom: told, missing: board.classList.contains("missing") }));
     name(size);
   }
 
@@ -181,19 +181,6 @@ function linesOf([row, key]) {
   if (row < 0 && key < 0) return null;
   const along = (/** @type {number} */ unit) => (unit < 0 ? [0, 0] : [unit, unit + 1]);
   return /** @type {[number, number, number, number]} */ ([...along(row), ...along(key)]);
-}
-
-/**
- * What one must know to read the picture right.
- * @param {App} app
- * @param {Sides} sides
- */
-function remarks({ store, say, data }, sides) {
-  const { sinks, words } = store.get();
-  return [
-    sinks === "shown" ? "" : say(`map_sinks_${sinks}`),
-    words && !sides.words ? say("map_no_words", { limit: data.about.words_limit }) : "",
-  ].filter((text) => text);
 }
 
 /**

@@ -26,6 +26,7 @@ export function createMinimap(app, frame) {
     const pixels = new Uint32Array(image.data.buffer);
     for (let i = 0; i < pixels.length; i++) pixels[i] = colours[data[i]];
     Object.assign(canvas, { width, height });
+    canvas.classList.toggle("few", Math.max(width, height) <= LONGEST);
     canvas.getContext("2d")?.putImageData(image, 0, 0);
   }
 
@@ -71,12 +72,13 @@ export function createMinimap(app, frame) {
     /**
      * @param {(tile: import("./geometry.js").Block, signal: AbortSignal) => Promise<import("../types").Numbers>} ask
      * @param {() => Uint32Array} colours
+     * @param {number} finest the finest zoom that there is
      */
-    open(ask, colours) {
+    open(ask, colours, finest) {
       asked.abort();
       asked = new AbortController();
       const { rows, keys } = frame.size();
-      const zoom = Math.max(0, Math.ceil(Math.log2(Math.max(rows, keys) / (2 * LONGEST))));
+      const zoom = Math.max(finest, Math.ceil(Math.log2(Math.max(rows, keys) / (2 * LONGEST))));
       numbers = null;
       need = async (signal) => {
         need = null;

@@ -33,8 +33,9 @@ export function createOverlay(paint) {
   function draw({ view, size, held, pointed, weightAt, bright }) {
     sheet.clear();
     layGround(view, size);
-    if (view.scale >= GRIDDED) drawGrid(sheet.pen, view, size, mapOf(view, size));
-    if (view.scale >= NUMBERED) drawNumbers(sheet.pen, view, size, weightAt, bright, paint.get().font);
+    const cells = view.zoom === 0; // what is shown is single weights
+    if (cells && view.scale >= GRIDDED) drawGrid(sheet.pen, view, size, mapOf(view, size));
+    if (cells && view.scale >= NUMBERED) drawNumbers(sheet.pen, view, size, weightAt, bright, paint.get().font);
     if (pointed) drawLines(sheet.pen, boxOf(view, pointed), view, mapOf(view, size), paint.get());
     const [row, key] = held;
     if (row >= 0 && key >= 0) drawFrame(sheet.pen, boxOf(view, [row, row + 1, key, key + 1]), paint.get());

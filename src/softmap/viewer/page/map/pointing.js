@@ -142,7 +142,7 @@ function createAsking(app, sidesNow) {
       if (before) return before;
       asked.abort();
       const { signal } = (asked = new AbortController());
-      const { layer, head, sinks } = app.store.get();
+      const [{ layer, head }, { sinks }] = [app.store.get(), app.shown()];
       const question = { layer, head, ...block, sinks, words: Number(sidesNow()?.words ?? false) };
       const pixel = /** @type {Pixel} */ (await app.data.ask("pixel", question, signal));
       signal.throwIfAborted();

@@ -27,12 +27,14 @@ export class MapSource extends OpenSeadragon.TileSource {
    * @param {object} how
    * @param {(tile: Block, signal: AbortSignal) => Promise<import("../types").Numbers>} how.ask
    * @param {(tile: Block) => number | null} how.rank
+   * @param {number} how.finest the finest zoom that there is
    * @param {(error: unknown) => void} how.failed
    * @param {() => void} how.changed what is awaited
    */
-  constructor(size, { ask, rank, failed, changed }) {
-    const top = topZoom(size.rows, size.keys);
-    super({ width: size.keys, height: size.rows, tileSize: TILE, tileOverlap: 0, minLevel: 0, maxLevel: top });
+  constructor(size, { ask, rank, finest, failed, changed }) {
+    const top = Math.max(finest, topZoom(size.rows, size.keys));
+    super({ width: size.keys, height: size.rows, tileSize: TILE, tileOverlap: 0, minLevel: 0, maxLevel: top - finest });
+    this.top = top;
     this.changed = changed;
     const isFinest = (/** @type {Wanted} */ { tile }) => Number(rank(tile) ?? LEVEL) < LEVEL;
     /** @type {(wanted: Wanted) => boolean} */
@@ -66,6 +68,16 @@ export class MapSource extends OpenSeadragon.TileSource {
     return `${/** @type {any} */ (this)._uniqueIdentifier}/${level}/${y}/${x}`; // a name for the cache, never asked for
   }
 
+  /** The zoom of a level. @param {number} level */
+  zoomOf(level) {
+    return this.top - level;
+  }
+
+  /** @param {number} level */
+  getLevelScale(level) {
+    return 2 ** -this.zoomOf(level);
+  }
+
   hasTransparency() {
     return true;
   }
@@ -73,7 +85,7 @@ export class MapSource extends OpenSeadragon.TileSource {
   /** @param {any} job */
   downloadTileStart(job) {
     const { level, x, y } = job.tile;
-    const tile = { zoom: this.maxLevel - level, row: y, column: x };
+    const tile = { zoom: this.zoomOf(level), row: y, column: x };
     job.userData.wanted = { job, tile, since: performance.now() };
     this.queue.add(job.userData.wanted);
     this.changed();

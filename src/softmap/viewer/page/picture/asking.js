@@ -1,6 +1,7 @@
 // What the pictures are shaded by: the weights of the token that is pointed at or held, in the chosen heads; where there
 // is none, what each token receives. Always by tokens: a patch is one, also where the text is looked at in words.
 
+import { Absent } from "../absent.js";
 import { sidesOf, viewOf } from "../look.js";
 
 const PATIENCE = 30; // ms that the pointer rests before its row is asked for
@@ -29,7 +30,8 @@ const PATIENCE = 30; // ms that the pointer rests before its row is asked for
  * @property {Side} from the side that is asked about
  * @property {Side} to the side that is shaded
  * @property {number} token asked about; -1 for none
- * @property {Float32Array | null} weights on the tokens of the other side; null where no head is picked
+ * @property {Float32Array | null} weights on the tokens of the other side; null where no head is picked, or all is absent
+ * @property {string} [absent] what an exported file does not hold
  * @property {Float32Array | null} ofHeld those of the held token, while another is pointed at
  * @property {Record<Side, number>} held
  * @property {Record<Side, number>} pointed
@@ -82,18 +84,34 @@ async function asked(app, signal) {
   });
   const [held, pointed] = [inside({ query, key }), inside(app.pointer.get())];
   const token = pointed[from] >= 0 ? pointed[from] : held[from];
-  const base = { layer, pictures, one, from, to, token, held, pointed };
-  if (!heads.length) return { ...base, weights: null, ofHeld: null };
-  if (token < 0) {
-    const sums = (await app.data.ask("received", { heads: heads.join(), words: 0, ...(sinks === "shown" ? {} : { sinks }) }, signal)).data;
-    return { ...base, to: "key", weights: sums.map((/** @type {number} */ sum) => sum / layer.queries), ofHeld: null };
-  }
+  const base = { layer, pictures, one, from, to: token < 0 ? "key" : to, token, held, pointed, weights: null, ofHeld: null };
+  if (!heads.length) return base;
   /** @param {number} unit */
   const row = async (unit) => {
     const of = (from === "query" ? layer.queries_of : layer.keys_of) ?? "";
     return (await app.data.ask("row", { heads: heads.join(), of, unit, words: 0, direction, sinks }, signal)).data;
   };
-  return { ...base, weights: await row(token), ofHeld: held[from] >= 0 && held[from] !== token ? await row(held[from]) : null };
+  try {
+    if (token < 0) return { ...base, weights: await received(app, heads, layer.queries, signal) };
+    return { ...base, weights: await row(token), ofHeld: held[from] >= 0 && held[from] !== token ? await row(held[from]) : null };
+  } catch (error) {
+    if (error instanceof Absent) return { ...base, absent: error.text };
+    throw error;
+  }
+}
+
+/**
+ * The mean over all queries of what each token receives.
+ * @param {App} app
+ * @param {string[]} heads
+ * @param {number} queries
+ * @param {AbortSignal} signal
+ * @returns {Promise<Float32Array>}
+ */
+async function received(app, heads, queries, signal) {
+  const { sinks } = app.store.get();
+  const question = { heads: heads.join(), words: 0, ...(sinks === "shown" ? {} : { sinks }) };
+  return (await app.data.ask("received", question, signal)).data.map((/** @type {number} */ sum) => sum / queries);
 }
 
 /**

@@ -24,7 +24,7 @@ export async function mapFigure(app, pane) {
   const state = app.store.get();
   const { rows, keys } = app.sides();
   const aspect = pane && pane.clientWidth ? pane.clientHeight / pane.clientWidth : 1;
-  const region = regionOf(state.box, aspect, { rows: rows.count, keys: keys.count });
+  const region = regionOf(state.box, aspect, { rows: rows.count, keys: keys.count }, app.shown().finest);
   const pixels = await pixelsOf(app, region);
   const [row, key] = [await placeIn(rows, state.query), await placeIn(keys, state.key)];
   const [left, top] = [await axis(app, region, "rows", row), await axis(app, region, "keys", key)];
@@ -63,7 +63,7 @@ export async function mapFigure(app, pane) {
  * @param {Region} region
  */
 async function pixelsOf(app, region) {
-  const { layer, head, how, sinks } = app.store.get();
+  const [{ layer, head }, { how, sinks }] = [app.store.get(), app.shown()];
   const words = Number(app.sides().words);
   const block = 2 ** region.zoom;
   const width = Math.ceil((region.right - region.left) / block);
@@ -143,7 +143,7 @@ function frame({ left, right, top, bottom, cell }, row, key) {
  * @param {{rows: number, keys: number}} size
  */
 function captionOf(app, { left, right, top, bottom, zoom }, { rows, keys }) {
-  const { scale, how, sinks } = app.store.get();
+  const [{ scale }, { how, sinks }] = [app.store.get(), app.shown()];
   const part = { top, bottom: bottom - 1, left, right: right - 1, rows: grouped(rows), keys: grouped(keys) };
   const whole = right - left === keys && bottom - top === rows;
   return [

@@ -19,12 +19,13 @@ const LARGEST_CELL = 72;
  * @param {[number, number, number] | null} box left, top and width of what the map shows; null for all of it
  * @param {number} aspect height of the map's pane by its width
  * @param {{rows: number, keys: number}} size of the matrix, in units
+ * @param {number} [finest] the finest zoom that there is
  * @returns {Region}
  */
-export function regionOf(box, aspect, { rows, keys }) {
+export function regionOf(box, aspect, { rows, keys }, finest = 0) {
   const [x, y, width] = box ?? [0, 0, keys];
   const height = box ? width * aspect : rows;
-  const zoom = Math.max(0, Math.ceil(Math.log2(Math.max(Math.min(width, keys), Math.min(height, rows), 1) / WIDEST)));
+  const zoom = Math.max(finest, Math.ceil(Math.log2(Math.max(Math.min(width, keys), Math.min(height, rows), 1) / WIDEST)));
   const [left, right] = snapped(x, x + width, keys, 2 ** zoom);
   const [top, bottom] = snapped(y, y + height, rows, 2 ** zoom);
   const cell = Math.min(LARGEST_CELL, SIDE / Math.max(right - left, bottom - top));

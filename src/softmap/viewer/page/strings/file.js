@@ -1,13 +1,18 @@
 // What an exported file says of itself.
 
 export const en = {
-  file_holds: "This file holds {whole} of {total} heads whole: {names}. Of the others it holds thumbnails{more}.",
+  file_holds: "This file holds {whole} of {total} heads whole: {names}. Of the others, dashed, it holds thumbnails{more}.",
   file_holds_none: "This file holds no head whole, of {total}. It holds thumbnails{more}.",
   file_more: ", and of {names} an overview",
   file_no_tile: "This file holds no map of layer {layer}, head {head}. It holds {names}.",
   file_no_detail: "This file holds an overview of layer {layer}, head {head}: from {cell} × {cell} tokens in a pixel on.",
   file_no_overview: "This file holds the overview of layer {layer}, head {head} with sinks shown, as {hows}.",
-  file_no_row: "This file does not hold this row of layer {layer}, head {head}. It holds those of the tokens {rows}.",
+  file_part: "not whole in this file; only some of it",
+  file_thumb: "not in this file; only its thumbnail",
+  file_none: "not in this file",
+  file_no_weights: "The weights are not in this file.",
+  file_no_row: "This file does not hold this row of layer {layer}, head {head}.",
+  file_rows: " It holds those of the tokens {rows}.",
   file_no_column: "This file does not hold who looks at a token in layer {layer}, head {head}.",
   file_no_steps: "This file does not hold the steps of layer {layer}, head {head}. It holds those of {names}.",
   file_no_received: "This file does not hold what is received in layer {layer}, head {head}.",
@@ -19,13 +24,18 @@ export const en = {
 };
 
 export const zh = {
-  file_holds: "此文件完整保存了 {total} 个头中的 {whole} 个：{names}。其余只有缩略图{more}。",
+  file_holds: "此文件完整保存了 {total} 个头中的 {whole} 个：{names}。其余（虚线框）只有缩略图{more}。",
   file_holds_none: "此文件没有完整保存任何头（共 {total} 个），只有缩略图{more}。",
   file_more: "，以及 {names} 的概览",
   file_no_tile: "此文件没有第 {layer} 层第 {head} 头的图。它保存了 {names}。",
   file_no_detail: "此文件只有第 {layer} 层第 {head} 头的概览：每像素不少于 {cell} × {cell} 个词元。",
   file_no_overview: "此文件中第 {layer} 层第 {head} 头的概览只有显示汇的一种，为 {hows}。",
-  file_no_row: "此文件没有第 {layer} 层第 {head} 头的这一行。它保存了词元 {rows} 的行。",
+  file_part: "未完整保存在此文件中，只有一部分",
+  file_thumb: "不在此文件中，只有缩略图",
+  file_none: "不在此文件中",
+  file_no_weights: "权重不在此文件中。",
+  file_no_row: "此文件没有第 {layer} 层第 {head} 头的这一行。",
+  file_rows: "它保存了词元 {rows} 的行。",
   file_no_column: "此文件没有保存第 {layer} 层第 {head} 头中谁看向一个词元。",
   file_no_steps: "此文件没有第 {layer} 层第 {head} 头的步骤。它保存了 {names} 的。",
   file_no_received: "此文件没有保存第 {layer} 层第 {head} 头中各词元得到的注意力。",

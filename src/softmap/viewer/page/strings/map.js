@@ -27,6 +27,11 @@ export const en = {
   map_sinks_hidden: "Without the first and the special tokens",
   map_sinks_rescaled: "Without the first and the special tokens; each row rescaled to sum to 1",
   map_missing: "Not all of this map is here: what is blank may hold anything",
+  map_preview: "A preview: this file does not hold the head whole.",
+  map_preview_max: "Each pixel is the largest of {side} × {side} weights.",
+  map_preview_mean: "Each pixel is the mean of {side} × {side} weights.",
+  map_preview_sinks: "The first and the special tokens are in it.",
+  map_preview_get: "All of it:",
   map_no_words: "Shown by tokens: words are put together up to {limit} tokens",
 };
 
@@ -56,5 +61,10 @@ export const zh = {
   map_sinks_hidden: "不含第一个词元和特殊词元",
   map_sinks_rescaled: "不含第一个词元和特殊词元；每行重新归一为 1",
   map_missing: "这张图不完整：空白处可能有任何值",
+  map_preview: "预览：此文件没有完整保存这个头。",
+  map_preview_max: "每个像素是 {side} × {side} 个权重中最大的。",
+  map_preview_mean: "每个像素是 {side} × {side} 个权重的平均值。",
+  map_preview_sinks: "其中包含第一个词元和特殊词元。",
+  map_preview_get: "要得到全部：",
   map_no_words: "按词元显示：不超过 {limit} 个词元时才合并成词",
 };
