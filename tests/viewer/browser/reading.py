@@ -36,15 +36,29 @@ class Reader:
 
     def __init__(self, context):
         self.context, self.page = context, context.new_page()
-        self.troubles, self.asked, self.answered = [], [], []
+        self._heard, self._expected, self.asked = [], (), []
         self.page.set_default_timeout(15_000)
-        self.page.on("pageerror", lambda error: self.troubles.append(f"error: {error}"))
-        self.page.on("dialog", lambda dialog: (self.troubles.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        self.page.on("pageerror", lambda error: self._heard.append(f"error: {error}"))
+        self.page.on("dialog", self.refuse_dialog)
         self.page.on("console", self._hear)
         self.page.on("request", self._note)
 
     def close(self):
         self.context.close()
+
+    @property
+    def troubles(self):
+        """What went wrong, but for what was expected to."""
+        return [trouble for trouble in self._heard if not any(words in trouble for words in self._expected)]
+
+    def expect_trouble(self, *words):
+        """That the console says of some requests that they failed, by what it says; sooner or later, and often."""
+        self._expected += words
+
+    def refuse_dialog(self, dialog):
+        """No text of a recording may ever open one."""
+        self._heard.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
 
     def open(self, view, address=""):
         self.page.goto(f"{view.url}#{address}" if address else view.url)
@@ -144,7 +158,7 @@ class Reader:
 
     def _hear(self, message):
         if message.type in ("error", "warning"):
-            self.troubles.append(f"console: {message.text}")
+            self._heard.append(f"console: {message.text}")
 
 
 def said(text):

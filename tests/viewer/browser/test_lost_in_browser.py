@@ -37,12 +37,6 @@ def heads_of(recording, layer, head):
     return recording[layer, head].dense().numpy().astype(float)
 
 
-def assert_only(reader, *expected):
-    """Nothing else than that is in the console, where Chromium and OpenSeadragon say what failed."""
-    assert [trouble for trouble in reader.troubles if not any(words in trouble for words in expected)] == []
-    reader.troubles.clear()
-
-
 def test_recording_whose_folder_is_deleted_is_shown_on(show, tmp_path):
     made = make_recording(queries=30)
     made.save(tmp_path / "run.softmap")
@@ -78,7 +72,7 @@ def test_files_that_can_not_be_read_are_said_to_be_so_and_the_page_goes_on(show)
         reader.settle()
         shown = np.where(np.tri(30, dtype=bool), heads_of(recording, 0, 2), np.nan)
         np.testing.assert_allclose(reader.weights(range(30), range(30)), shown, **HALF)
-        assert_only(reader, "status of 410", "Input/output error")
+        reader.expect_trouble("status of 410", "Input/output error")
 
 
 def test_command_that_is_interrupted_ends_though_a_page_is_open(show, tmp_path):
@@ -95,7 +89,7 @@ def test_command_that_is_interrupted_ends_though_a_page_is_open(show, tmp_path):
             process.kill()  # or leaving the block would wait for it
     reader.page.locator('.cell[data-layer="0"][data-head="2"]').click()
     expect(reader.page.locator(".notice")).to_contain_text("The server does not answer any more")
-    assert_only(reader, "ERR_CONNECTION_", "does not answer any more")
+    reader.expect_trouble("ERR_CONNECTION_", "does not answer any more")
 
 
 @pytest.mark.parametrize(("lang", "words"), [("en", "The server does not answer any more"), ("zh", "服务器不再回答")])
@@ -118,4 +112,4 @@ def test_server_that_ended_is_said_once_and_not_asked_on_and_on(show, lang, word
     reader.page.locator('.cell[data-layer="0"][data-head="0"]').click()  # what was shown is still there
     reader.page.wait_for_timeout(500)
     np.testing.assert_array_equal(reader.weights(range(0, 300, 7), range(0, 300, 7)), before)
-    assert_only(reader, "ERR_CONNECTION_", "does not answer any more")
+    reader.expect_trouble("ERR_CONNECTION_", "does not answer any more")

@@ -392,5 +392,4 @@ def test_of_statistics_alone_what_is_missing_is_said_and_the_rest_is_there(show,
     shades = reader.shades()
     assert shades[int(received.argmax())] == max(shades.values()) > 0
     assert len(reader.questions("tile")) < 4
-    assert all("409" in trouble or "q and k" in trouble for trouble in reader.troubles)
-    reader.troubles.clear()
+    reader.expect_trouble("409", "q and k")

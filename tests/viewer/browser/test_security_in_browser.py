@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import expect
-from viewer.browser.hostile import HOSTILE
+from viewer.browser.hostile import HOSTILE, make_hostile
 from viewer.serving import make_view
 
 pytestmark = pytest.mark.browser
@@ -62,9 +62,17 @@ class TestHostileText:
             expect(reader.page.locator(".mapCard .pair b").first).to_have_text(word)
             expect(reader.page.locator(".status b").first).to_have_text(word)
         reader.point(11, 11, (12, 12))
-        reader.page.locator(".mapCard .context").first.wait_for()
+        expect(reader.page.locator(".mapCard .pair b").first).to_have_text("x" * 10_000)
         box, pane = (reader.page.locator(part).bounding_box() for part in (".mapCard", ".map .pane"))
         assert box["width"] < pane["width"]
+        assert_harmless(reader)
+
+    def test_in_what_the_card_quotes_of_a_long_text(self, show):
+        reader = show(make_hostile(HOSTILE * 8), "words=0&layer=0&head=0&query=-1&box=0,0,8")
+        reader.point(1, 2, (81, 81))
+        contexts = reader.page.locator(".mapCard .context")
+        expect(contexts.first).to_contain_text(f"{HOSTILE[0]} {HOSTILE[1]}")
+        expect(contexts.last).to_contain_text(HOSTILE[1])
         assert_harmless(reader)
 
     @pytest.mark.parametrize("form", ["columns", "arcs"])
@@ -133,7 +141,7 @@ def test_policy_runs_no_script_of_the_page_itself(show, sentence):
     }""")
     assert ran[0] is False
     assert {"script-src-elem", "img-src", "connect-src", "fetch"} <= set(ran[1])
-    reader.troubles.clear()  # what was refused is said in the console
+    reader.expect_trouble("Content Security Policy", "Content-Security-Policy")
 
 
 @pytest.fixture(scope="module")
