@@ -110,7 +110,7 @@ def _told(seconds: float | None, weight: int, memory: float) -> str:
 def _served(recording: Path) -> Iterator[str]:
     """The address of a recording's map."""
     command = [sys.executable, "-m", "softmap", "view", str(recording), "--no-browser"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
         try:
             yield next(found[0] for line in server.stdout if (found := re.search(r"http://\S+", line)))
