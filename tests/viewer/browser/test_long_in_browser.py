@@ -50,6 +50,11 @@ def test_whole_map_is_shown_soon(reader):
     assert (found[-1][np.isfinite(found[-1])] > 0).all()
 
 
+def test_that_tiles_are_on_their_way_is_said_no_longer_than_they_are(show, long):
+    reader = show(long, "words=0&layer=0&head=1&query=-1&box=60000,60000,40")
+    expect(reader.page.locator(".loading")).to_be_hidden()
+
+
 def test_cells_are_exact_wherever_one_zooms(reader, long):
     for row, key in ((60_000, 777), (65_500, 65_480), (200, 100)):
         reader.go(words=0, layer=0, head=1, query=row, key=key, box=f"{key - 8},{row - 6},16")
@@ -99,7 +104,7 @@ def test_one_goes_to_a_cell_by_its_numbers_and_is_told_it(reader, long):
 def test_words_are_said_to_be_too_many(show, long):
     reader = show(long, "words=1&layer=0&head=0")
     expect(reader.page.locator(".mapNotes")).to_contain_text(
-        "Shown by tokens: words are put together up to 4096 tokens"
+        "Shown by tokens: words are put together up to 4\u202f096 tokens"
     )
 
 

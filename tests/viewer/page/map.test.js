@@ -88,6 +88,7 @@ test("a queue runs a few jobs at a time, the most wanted first", async () => {
     rank: (job) => job,
     done: (job, answer) => done.push([job, answer]),
     failed: () => assert.fail(),
+    changed: () => {},
   });
   for (const job of [5, 3, 4, 1]) queue.add(job);
   assert.deepEqual(started, [5, 3]);
@@ -113,6 +114,7 @@ test("work that is wanted no more is ended, and runs again when it is wanted aga
     rank: () => (wanted ? 0 : null),
     done: (job, answer) => done.push(answer),
     failed: () => assert.fail(),
+    changed: () => {},
   });
   queue.add("tile");
   wanted = false;
@@ -124,6 +126,26 @@ test("work that is wanted no more is ended, and runs again when it is wanted aga
   await new Promise((resolve) => setTimeout(resolve));
   assert.deepEqual(done, ["answer"]);
   assert.equal(queue.awaited(), 0);
+});
+
+test("the queue says at last that nothing is awaited, also where the last to be done ends what was beside it", async () => {
+  let [finest, awaited] = [true, -1];
+  const queue = createQueue({
+    ...{ limit: 2, rest: 0 },
+    run: (job, signal) =>
+      new Promise((resolve, reject) => {
+        signal.addEventListener("abort", () => reject(signal.reason));
+        if (job === "fine") setTimeout(resolve);
+      }),
+    rank: (job) => (job === "fine" || finest ? 0 : null), // a coarse one stands in for the fine one
+    done: () => void (finest = false),
+    failed: () => assert.fail(),
+    changed: () => void (awaited = queue.awaited()),
+  });
+  for (const job of ["fine", "coarse"]) queue.add(job);
+  assert.equal(awaited, 2);
+  await new Promise((resolve) => setTimeout(resolve, 10));
+  assert.equal(awaited, 0);
 });
 
 test("what failed is tried again when it is seen again, and not before", async () => {
@@ -138,6 +160,7 @@ test("what failed is tried again when it is seen again, and not before", async (
     rank: () => (seen ? 0 : null),
     done: () => assert.fail(),
     failed: () => {},
+    changed: () => {},
   });
   queue.add("tile");
   await new Promise((resolve) => setTimeout(resolve));
@@ -155,7 +178,7 @@ test("what failed and is looked at all the time is tried again after a rest", as
     if (++tries === 1) throw new Error("no");
   };
   const told = [];
-  const how = { ...{ limit: 1, rest: 0, run }, rank: () => 0, done: () => told.push("done"), failed: () => told.push("failed") };
+  const how = { ...{ limit: 1, rest: 0, run }, rank: () => 0, done: () => told.push("done"), failed: () => told.push("failed"), changed: () => {} };
   createQueue(how).add("tile");
   await new Promise((resolve) => setTimeout(resolve));
   assert.deepEqual(told, ["failed", "done"]);
@@ -167,8 +190,13 @@ test("a queue tells what failed and goes on; what is closed tells nothing", asyn
     if (job === "bad") throw new Error("no such layer");
     return job;
   };
-  const how = { limit: 1, rest: 1e6, run, rank: () => 0, done: (job) => told.push(job), failed: (error) => told.push(error.message) };
-  const queue = createQueue(how);
+  const queue = createQueue({
+    ...{ limit: 1, rest: 1e6, run },
+    rank: () => 0,
+    done: (job) => told.push(job),
+    failed: (error) => told.push(error.message),
+    changed: () => {},
+  });
   queue.add("bad");
   queue.add("good");
   await new Promise((resolve) => setTimeout(resolve));

@@ -243,7 +243,6 @@ function createPictures(viewer, { awaited, rank }) {
     /** The map was moved: other tiles are wanted. */
     update() {
       source?.queue.update();
-      source?.changed();
     },
     /** Whether tiles are on their way that are wanted. */
     awaits() {

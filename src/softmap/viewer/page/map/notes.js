@@ -1,6 +1,7 @@
 // Over the map: what one must know to read the picture right.
 
 import { el } from "../dom.js";
+import { grouped } from "../format.js";
 
 /** @typedef {import("../types").App} App */
 
@@ -17,7 +18,7 @@ export function notesOf(app, { words, zoom, missing }) {
     missing && el("p", {}, say("map_missing")),
     preview && previewNote(app, zoom),
     sinks !== "shown" && el("p", {}, say(`map_sinks_${sinks}`)),
-    store.get().words && !words && !preview && el("p", {}, say("map_no_words", { limit: data.about.words_limit })),
+    store.get().words && !words && !preview && el("p", {}, say("map_no_words", { limit: grouped(data.about.words_limit) })),
   ].filter((note) => note instanceof Node);
 }
 

@@ -8,10 +8,11 @@
  * @param {(job: Job) => number | null} how.rank the smaller the sooner; null: not wanted now
  * @param {(job: Job, answer: Answer) => void} how.done
  * @param {(error: unknown) => void} how.failed
+ * @param {() => void} how.changed others are awaited, or none any more
  * @param {number} how.limit that run at a time
  * @param {number} how.rest ms for which what failed is not tried again while it is wanted all the time
  */
-export function createQueue({ run, rank, done, failed, limit, rest }) {
+export function createQueue({ run, rank, done, failed, changed, limit, rest }) {
   /** @type {Set<Job>} */
   const waiting = new Set();
   /** @type {Map<Job, AbortController>} */
@@ -39,6 +40,7 @@ export function createQueue({ run, rank, done, failed, limit, rest }) {
     const wanted = [...waiting].map((job) => ({ job, rank: rank(job) })).filter((each) => each.rank !== null);
     wanted.sort((one, other) => Number(one.rank) - Number(other.rank));
     for (const { job } of wanted.slice(0, Math.max(0, limit - running.size))) void start(job);
+    changed();
   }
 
   /** @param {Job} job */

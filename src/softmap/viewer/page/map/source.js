@@ -35,7 +35,6 @@ export class MapSource extends OpenSeadragon.TileSource {
     const top = Math.max(finest, topZoom(size.rows, size.keys));
     super({ width: size.keys, height: size.rows, tileSize: TILE, tileOverlap: 0, minLevel: 0, maxLevel: top - finest });
     this.top = top;
-    this.changed = changed;
     const isFinest = (/** @type {Wanted} */ { tile }) => Number(rank(tile) ?? LEVEL) < LEVEL;
     /** @type {(wanted: Wanted) => boolean} */
     const standsIn = ({ since }) =>
@@ -50,12 +49,9 @@ export class MapSource extends OpenSeadragon.TileSource {
         /** @type {Weights} */
         const weights = { bits: /** @type {Uint16Array} */ (data), width, height, picture: null, colours: null };
         job.finish(weights, null, "weights");
-        changed();
       },
-      failed(error) {
-        failed(error);
-        changed();
-      },
+      failed,
+      changed,
     });
   }
 
@@ -88,7 +84,6 @@ export class MapSource extends OpenSeadragon.TileSource {
     const tile = { zoom: this.zoomOf(level), row: y, column: x };
     job.userData.wanted = { job, tile, since: performance.now() };
     this.queue.add(job.userData.wanted);
-    this.changed();
     setTimeout(() => this.queue.update(), PATIENCE + 1);
   }
 
