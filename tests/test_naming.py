@@ -13,7 +13,23 @@ def test_slash_or_ending_makes_a_name(name):
 
 
 @pytest.mark.parametrize(
-    "text", ["Hello.", "I love learning", "yes and/or no", "3.14", "e.g.", "Wait...", "love", "学习。", ""]
+    "text",
+    [
+        "Hello.",
+        "I love learning",
+        "yes and/or no",
+        "3.14",
+        "e.g.",
+        "Wait...",
+        "love",
+        "学习。",
+        "",
+        "U.S.A",
+        "me@site.com",
+        "Hello.World",
+        "我喜欢Vue.js框架",
+        "我喜欢学习。他/她也是",
+    ],
 )
 def test_words_and_sentences_are_texts(text):
     assert not looks_like_a_name(text)
@@ -37,7 +53,8 @@ def test_recordings_are_the_folders_with_a_manifest(runs):
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        ("run", ["run.softmap", "rum.softmap"]),
+        ("run", ["run.softmap"]),
+        ("runs", ["run.softmap"]),
         ("wlak.softmap", ["walk"]),
         ("empty", []),
         ("softmap", []),

@@ -259,6 +259,9 @@ def plain_tokens(text, pieces, spans):
         ("😀", "ðŁĺ", r"\xf0\x9f\x98"),
         ("Ġfor", "Ġfor", "Ġfor"),  # the text has it so
         ("Ã©", "Ã©", "Ã©"),
+        ("caf\u0065\u0301", "cafÃ©", "café"),  # a tokenizer that composes
+        ("CAFÉ", "cafÃ©", "café"),
+        ("I \ufffd", "ðŁĺ", r"\xf0\x9f\x98"),  # a text that ends within a character
         ("naïve", "naive", "naive"),  # a vocabulary that takes accents away
         ("ing", "##ing", "##ing"),
         (" for", "▁for", "▁for"),
@@ -272,3 +275,8 @@ def test_token_is_shown_as_its_vocabulary_calls_it_but_bytes_as_the_text_has_the
 def test_special_token_is_shown_as_it_is_though_it_could_be_bytes():
     tokens = Tokens("", (), ("Ġ",), ((0, 0),), (None,), (True,), (False,))
     assert token_label(tokens, 0) == "Ġ"
+
+
+@pytest.mark.parametrize("wanted", ["for", "Ġfor", "␣for"])
+def test_token_of_bytes_is_found_without_the_sign_of_its_space(wanted):
+    assert find_row((Unit("form", 0, 1), Unit("␣for", 1, 2)), wanted) == 1

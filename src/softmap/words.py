@@ -90,9 +90,19 @@ def token_label(tokens: Tokens, i: int) -> str:
     try:
         read = data.decode()
     except UnicodeDecodeError:
-        part = data.strip() in surface.encode()  # of a character, whose white space the span may lack
+        # part of a character, whose white space the span may lack; of one that was cut, the text has a sign in its place
+        part = data.strip() in surface.encode() or "\ufffd" in surface
         return "".join(f"\\x{byte:02x}" for byte in data) if part else printable(piece)
-    return printable(read.translate(_SIGNS)) if read.strip() == surface.strip() else printable(piece)
+    return printable(read.translate(_SIGNS)) if _alike(read, surface) else printable(piece)
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two spellings differ by no more than what tokenizers change of a text before they cut it."""
+    return _plain(one) == _plain(other)
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFKC", text.strip()).casefold()
 
 
 def attention_to(weights: Float[Numbers, "rows tokens"], units: tuple[Unit, ...]) -> Float[Numbers, "rows units"]:
@@ -113,13 +123,16 @@ def attention_from(
 def find_row(units: tuple[Unit, ...], wanted: str | int) -> int:
     """Which unit is meant: by its label, in any case if no other reading fits, or by its index, as in 3 or ":3".
 
+    A token of bytes is also found without the sign of its space, and as GPT-2's vocabulary has it: `␣for` by "for" or "Ġfor".
+
     Raises:
         RowError: no unit has this label, or several have.
     """
     if isinstance(wanted, str):
         exact = [i for i, unit in enumerate(units) if unit.label == wanted]
         folded = [i for i, unit in enumerate(units) if unit.label.casefold() == wanted.casefold()]
-        for found in (exact, folded):
+        typed = [i for i, unit in enumerate(units) if unit.label.lstrip("␣⏎⇥") == wanted.lstrip("ĠĊ") != ""]
+        for found in (exact, folded, typed):
             if len(found) == 1:
                 return found[0]
             if found:

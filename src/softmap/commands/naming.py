@@ -15,11 +15,14 @@ FEW = 3
 """Recordings and sequences that a message names, at most."""
 LONGEST = 60
 """Characters of a text that a message has, at most."""
-_NAME = re.compile(r"\S*/\S*|\S+\.[A-Za-z]\w*|.*\.softmap")
+_CHAR = r"[^\s。，！？；：@]"
+_NAME = re.compile(rf"{_CHAR}*/{_CHAR}*|{_CHAR}+\.([a-z][a-z0-9]{{1,7}}|[A-Z][A-Z0-9]{{1,7}})|.*\.softmap")
 
 
 def looks_like_a_name(what: str) -> bool:
-    """Whether something is written as the name of a file or folder: with a slash or an ending, and without a space."""
+    """Whether something is written as the name of a file or folder: with a slash or an ending, and without a space or a
+    sentence's mark; or with the ending of a recording.
+    """
     return _NAME.fullmatch(what) is not None
 
 
@@ -39,8 +42,10 @@ def recordings_in(folder: Path) -> list[Path]:
 def meant_by(path: Path) -> list[Path]:
     """The recordings whose names, but for their endings, are like that of one which is not there; the closest first."""
     there = [(each.stem.casefold(), each) for each in recordings_in(path.parent)]
-    close = difflib.get_close_matches(path.stem.casefold(), {stem for stem, _ in there})
-    return [each for like in close for stem, each in there if stem == like]
+    wanted = path.stem.casefold()
+    same = [each for stem, each in there if stem == wanted]
+    close = difflib.get_close_matches(wanted, {stem for stem, _ in there})
+    return same or [each for like in close for stem, each in there if stem == like]
 
 
 def suggest(near: Sequence[Path]) -> str:
