@@ -55,13 +55,16 @@ def serve_channel(browser, path):
     page.evaluate("""async () => {
       const [{ createPieces }, { fileChannel }] = [await import("/file.js"), await import("/channel/file.js")];
       const text = await (await fetch("/map.html")).text();
-      window.channel = await fileChannel(createPieces(new DOMParser().parseFromString(text, "text/html")), "en");
+      window.channel = await fileChannel(createPieces(new DOMParser().parseFromString(text, "text/html")));
     }""")
 
     def ask(name, params):
         return page.evaluate(ASK, [name, params])
 
-    ask.holds = page.evaluate("() => window.channel.holds")
+    ask.holds = page.evaluate("""async () => {
+      const { say } = await import("/strings.js");
+      return window.channel.holds?.((name, values) => say("en", name, values)) ?? "";
+    }""")
     yield ask
     page.close()
 

@@ -88,6 +88,12 @@ def assert_equal(told, expected, tolerance=2e-6):
     np.testing.assert_allclose(numbers(told), array, atol=tolerance, rtol=rounding)
 
 
+def size_of_page():
+    """Bytes of the page itself, without what it shows."""
+    static = SOURCES.parent.joinpath("static")
+    return sum(file.stat().st_size for file in static.iterdir() if file.suffix in (".js", ".css"))
+
+
 def numbers(told):
     return np.frombuffer(base64.b64decode(told["bytes"]), dtype=told["dtype"]).reshape(told["shape"])
 
@@ -171,10 +177,7 @@ def test_a_text_beyond_a_page_has_an_overview_and_all_that_fits(browser, tmp_pat
 @pytest.mark.browser
 def test_what_is_not_held_is_said(browser, tmp_path):
     recording = make_recording(queries=700, d_k=64)
-    page = sum(
-        file.stat().st_size for file in SOURCES.parent.joinpath("static").iterdir() if file.suffix in (".js", ".css")
-    )
-    limit = (page + 250_000) / 1e6  # q and k of one head would take 400,000 bytes
+    limit = (size_of_page() + 250_000) / 1e6  # q and k of one head would take 400,000 bytes
     size = export_html(recording, tmp_path / "map.html", heads=[(0, 1)], rows=[7, 650], limit=limit)
     assert size == (tmp_path / "map.html").stat().st_size <= 1e6 * limit
     answers, head = Answers(recording), {"layer": 0, "head": 1, "words": 0}
@@ -217,6 +220,33 @@ def test_of_heads_that_are_not_held_thumbnails_answer_for_the_coarsest_pixels(br
         unseen = ask("pixel", head | place | {"row": 3})
         assert (unseen["max"], unseen["partial"]) == (None, False)
         assert ask("pixel", head | place | {"words": 1})["max"] is None
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("words", [False, True])
+@pytest.mark.parametrize("name", ["causal", "learnt sinks", "hidden by a bias"])
+def test_of_a_short_text_every_weight_is_held_of_heads_whose_steps_are_not(browser, tmp_path, name, words):
+    recording = make_recording(queries=40, d_k=512, **RECORDINGS[name])
+    export_html(recording, tmp_path / "map.html", limit=(size_of_page() + 100_000) / 1e6)
+    answers = Answers(recording)
+    with serve_channel(browser, tmp_path / "map.html") as ask:
+        assert (
+            ask.holds
+            == "This file holds no head whole, of 8. It holds the weights alone in float16, without their steps."
+        )
+        for question, params in questions(words):
+            if question == "steps" or (question == "pixel" and params["zoom"] > 0):  # ties in float16 for the largest
+                continue
+            told, expected = ask(question, params), answers.ask(question, {key: str(params[key]) for key in params})
+            if params.get("sinks") == "rescaled":
+                assert "choose sinks shown or hidden" in told["refused"]
+            elif question == "pixel" and expected["at"] is not None:
+                at = expected["at"] | {"score": None, "scaled": None}
+                assert_equal(told, expected | {"at": at}, 1e-3)
+            else:
+                assert_equal(told, expected, 1e-3)
+        steps = {"layer": 0, "head": 1, "query": 7, "key": 1, "words": 0}
+        assert "does not hold the steps" in ask("steps", steps)["refused"]
 
 
 @pytest.mark.browser

@@ -16,6 +16,7 @@ from recorded.builders import make_recording
 import softmap
 from softmap import masks
 from softmap.errors import ParameterError, RecordingError
+from softmap.viewer import stills
 from softmap.viewer.stills import Look, as_figure, as_html, floor_of, save_still
 
 
@@ -144,3 +145,8 @@ def test_a_page_is_shown_at_once():
     start = time.perf_counter()
     as_html(softmap.AttentionMatrix(q, k))
     assert time.perf_counter() - start < 0.5
+
+
+def test_numbers_are_rounded_as_those_on_the_page():
+    said = [stills._percent(weight) for weight in (0.125, 0.625, 0.0625, 0.0995, 0.09949, 1.0, 0.0004)]
+    assert said == ["13%", "63%", "6.3%", "10%", "9.9%", "100%", "<0.1%"]

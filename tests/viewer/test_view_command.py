@@ -93,7 +93,7 @@ def test_recording_is_shown_at_the_printed_address_until_ctrl_c(folder):
         assert seconds < 1
 
 
-def test_ctrl_c_ends_it_before_it_has_said_what_is_shown(folder):
+def test_ctrl_c_ends_it_as_soon_as_the_address_is_there(folder):
     with Started(folder) as shown:
         code, out, err, _ = shown.interrupt()
         assert (code, out, err.splitlines()[-1]) == (0, b"", b"ended")
@@ -191,14 +191,21 @@ def test_what_can_not_be_shown_is_one_message_and_exits_with_1(folder, tmp_path,
     assert result.stdout == ""
 
 
-@pytest.mark.parametrize("name", ["run", "rnu", "Run", "run.softmpa", "run.sfotmap"])
+@pytest.mark.parametrize("name", ["run", "run.softmpa", "{parent}/run", "{parent}/rnu", "{parent}/Run.sfotmap"])
 def test_name_like_that_of_a_recording_is_not_taken_for_a_text(folder, monkeypatch, name):
     monkeypatch.chdir(folder.parent)
+    result = run(name.format(parent=folder.parent))
+    assert result.exit_code == 1
+    meant = folder if "/" in name else folder.name
     hint = "A text that is written so comes from standard input, with --file -."
-    for given, meant in ((name, "run.softmap"), (folder.parent / name, folder)):
-        result = run(given)
-        assert result.exit_code == 1
-        assert f"Did you mean {meant}? {hint}" in result.stderr
+    assert f"Did you mean {meant}? {hint}" in result.stderr
+
+
+@pytest.mark.parametrize("word", ["ran", "rnu", "Run"])
+def test_word_that_only_resembles_the_name_of_a_recording_is_a_text(folder, monkeypatch, word):
+    monkeypatch.chdir(folder.parent)
+    result = run(word, "--model", "/no/such/place")
+    assert result.stderr.startswith(f'recording the text "{word}"')
 
 
 def test_sequences_of_a_batch_are_named_to_who_names_none(tmp_path):

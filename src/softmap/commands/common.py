@@ -66,7 +66,7 @@ def check_endings(files: Mapping[str, Path | None]) -> None:
         other = next((other for other, endings in ENDINGS.items() if ending in endings), kind)
         if file is not None and other != kind:
             unknown = "" if other else ", which no option writes"
-            instead = f"--{other} {file}" if other else f"--png {file.with_suffix('.png')}"
+            instead = f"--{other or 'png'} {shlex.quote(str(file if other else file.with_suffix('.png')))}"
             raise click.UsageError(f"--{kind} writes {kind.upper()}, not .{ending}{unknown}; give {instead}")
 
 

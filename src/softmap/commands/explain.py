@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shlex
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,8 @@ from softmap.commands.common import (
     progress,
     read_file,
 )
-from softmap.commands.naming import is_recording
-from softmap.errors import ParameterError
+from softmap.commands.naming import is_recording, looks_like_a_name, meant_by, suggest
+from softmap.errors import ParameterError, TextError
 
 if TYPE_CHECKING:
     from softmap.story import Story
@@ -150,7 +151,10 @@ def _tell_example(given: dict[str, Any], options: dict[str, Any]) -> Story:
 def _read_text(text: str | None, file: Path | None) -> str:
     if text is not None and file is None:
         if is_recording(text):
-            raise click.UsageError(f"{text} is a recording; explain it with --recording {text}")
+            raise click.UsageError(f"{text} is a recording; explain it with --recording {shlex.quote(text)}")
+        if looks_like_a_name(text):
+            hint = "Give a file with --file, a recording with --recording; a text that is written so, with --file -."
+            raise TextError(text, "a text", "what looks like a name", f"{suggest(meant_by(Path(text)))} {hint}")
         return text
     if file is None or text is not None:
         raise click.UsageError('Give either TEXT or --file, as in: softmap explain "I love learning"')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,11 +78,10 @@ def _is_recording(what: str | None, file: Path | None) -> bool:
     if os.path.isdir(what):
         return True
     if os.path.isfile(what):
-        hint = f"A text in a file is given as: softmap view --file {what}"
+        hint = f"A text in a file is given as: softmap view --file {shlex.quote(what)}"
         raise RecordingError(what, "a recording, which is a folder, or a text", "a file", hint)
-    named, one_word = looks_like_a_name(what), len(what.split()) == 1
-    near = meant_by(Path(what)) if named or one_word else []
-    if named or near:
+    near = meant_by(Path(what))
+    if looks_like_a_name(what) or any(path.stem == what for path in near):
         hint = f"{suggest(near)} A text that is written so comes from standard input, with --file -."
         raise TextError(what, "a recording or a text", "a name of no folder", hint)
     return False
@@ -103,6 +103,8 @@ def _record(what: str | None, file: Path | None, partial: bool, batch: int | Non
     if (what is None) == (file is None):
         raise click.UsageError('Give a recording, a text or --file, as in: softmap view "I love learning"')
     text = read_file(file) if file is not None else str(what)
+    if not text.strip():
+        raise TextError("text", "at least one word", "an empty text", "Give a sentence, such as 'I love learning'.")
     truncate = model.pop("truncate")
     from softmap.models.load import DEFAULT_MODEL
     from softmap.narrative import headline
@@ -121,9 +123,10 @@ def _describe(recording: Recording, start: tuple[int, int], asked: tuple[int | N
     """What is shown: the model and its sizes, the head that the page opens with, and why softmap chose it."""
     texts = [f"{len(tokens):,}" for tokens in (recording.tokens, recording.target) if tokens is not None]
     tokens = f", {' and '.join(texts)} tokens" if texts else ""
+    layers = f"{len(recording.layers)} layer{'' if len(recording.layers) == 1 else 's'}"
     heads = " or ".join(map(str, sorted({layer.heads for layer in recording.layers})))
     head = f"layer {start[0]}, head {start[1]}{_why(recording, *asked)}"
-    return f"{recording.origin.model}{tokens}, {len(recording.layers)} layers of {heads} heads; {head}"
+    return f"{recording.origin.model}{tokens}, {layers} of {heads} heads; {head}"
 
 
 def _why(recording: Recording, layer: int | None, head: int | None) -> str:

@@ -223,6 +223,7 @@ class Answers:
             "weight": float(in_words(matrix, rows, keys, cancelled)[0, 0]),
             "score": float(layer.matrix.scores[which.head, query, key]),
             "scaled": scaled if math.isfinite(scaled) else None,
+            "pieces": int(max(np.diff(rows).max(), np.diff(keys).max())),
             "visible": bool(self._tiles.sight(which.layer, which.sinks).cells(rows, keys, cancelled)[0, 0]),
             "query_label": sides[0].unit(row, words).label,
             "key_label": sides[1].unit(column, words).label,

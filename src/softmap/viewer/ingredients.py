@@ -63,11 +63,12 @@ class Ingredients:
     def described(self) -> dict[str, Any]:
         """What the page has to know of it, as JSON."""
         layer = self.layer
+        left = {"left": list(self._sinks)}
         if self.why:
-            return {"why": self.why}
+            return left | {"why": self.why}
         assert layer.q is not None
         assert layer.k is not None
-        return {
+        return left | {
             "size": layer.q.shape[2],
             "group": len(layer.q) // len(layer.k),
             "scale": layer.scale,
@@ -75,7 +76,6 @@ class Ingredients:
             "sinks": None if layer.sinks is None else layer.sinks.double().tolist(),
             "mask": self._mask,
             "bias": None if layer.bias is None else self._biases,
-            "left": list(self._sinks),
         }
 
     def of_head(self, head: int) -> dict[str, Numbers]:

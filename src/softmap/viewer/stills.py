@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import os
 from dataclasses import dataclass
 from html import escape
@@ -303,7 +304,8 @@ def _percent(weight: float) -> str:
     """A weight in few characters, as in the cells of the page (page/map/overlay.js)."""
     if weight < 0.0005:
         return "<0.1%"
-    return f"{100 * weight:.0f}%" if weight >= 0.0995 else f"{100 * weight:.1f}%"
+    digits = 0 if weight >= 0.0995 else 1  # halves go up, as in JavaScript
+    return f"{math.floor(100 * weight * 10**digits + 0.5) / 10**digits:.{digits}f}%"
 
 
 def _draw_scale(sheet: Sheet, shades: Any, left: float, top: float, caption: str) -> float:

@@ -28,6 +28,12 @@ COLOURS = f"""(places) => {{
 }}"""
 SHADES = """() => Object.fromEntries([...document.querySelectorAll(".reader .unit")].map((unit) =>
   [unit.dataset.unit, Number((unit.style.backgroundColor.match(/[/,]\\s*([\\d.]+)\\)$/) ?? [0, 0])[1])]))"""
+STILL = """() => new Promise((resolve) => {
+  const still = () => { watch.disconnect(); resolve(); };
+  let timer = setTimeout(still, 120);
+  const watch = new MutationObserver(() => { clearTimeout(timer); timer = setTimeout(still, 120); });
+  watch.observe(document.body, { subtree: true, childList: true, attributes: true, characterData: true });
+})"""
 POWERS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 
 
@@ -36,12 +42,14 @@ class Reader:
 
     def __init__(self, context):
         self.context, self.page = context, context.new_page()
-        self._heard, self._expected, self.asked = [], (), []
+        self._heard, self._expected, self.asked, self._awaited = [], (), [], set()
         self.page.set_default_timeout(15_000)
         self.page.on("pageerror", lambda error: self._heard.append(f"error: {error}"))
         self.page.on("dialog", self.refuse_dialog)
         self.page.on("console", self._hear)
         self.page.on("request", self._note)
+        for ended in ("requestfinished", "requestfailed"):
+            self.page.on(ended, self._end)
 
     def close(self):
         self.context.close()
@@ -77,6 +85,12 @@ class Reader:
         self.page.evaluate(
             "() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))"
         )
+
+    def rest(self):
+        """Until nothing on the page changes any more, and nothing it asked for is on its way."""
+        self.page.evaluate(STILL)
+        while self._awaited:
+            self.page.evaluate(STILL)
 
     @property
     def state(self):
@@ -144,7 +158,7 @@ class Reader:
 
     def shades(self):
         """How strongly each word on screen is shaded, 0 to 1."""
-        self.page.wait_for_timeout(150)
+        self.rest()
         return {int(unit): float(shade) for unit, shade in self.page.evaluate(SHADES).items()}
 
     def questions(self, name):
@@ -152,9 +166,13 @@ class Reader:
         return [params for asked, params in self.asked if asked == name]
 
     def _note(self, request):
+        self._awaited.add(request)
         place = urlsplit(request.url)
         if place.path.startswith("/ask/"):
             self.asked.append((place.path.removeprefix("/ask/"), dict(parse_qsl(place.query))))
+
+    def _end(self, request):
+        self._awaited.discard(request)
 
     def _hear(self, message):
         if message.type in ("error", "warning"):

@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 from recorded.builders import ORIGIN, make_layer
 from viewer.browser.reading import MAP, said
 from viewer.browser.test_save_in_browser import save, texts
+from viewer.pages import SOURCES
 
 from softmap.recorded import RecordedSequence, Recording
 from softmap.viewer.export import export_html
@@ -89,7 +90,7 @@ def test_choosing_one_shows_its_thumbnail_as_what_it_is(open_at, long):
     assert_shows(reader, pixels_of(long, 0, 2, 4))
     assert reader.zoom == 4
     assert "Each pixel is the largest of 16 × 16 weights." in notes(reader)
-    assert reader.page.locator(".mapNotes code").inner_text() == "softmap export --heads 0.2"
+    assert reader.page.locator(".mapNotes code").inner_text() == "softmap export RECORDING --html FILE --heads 0.2"
     assert reader.page.locator(".mapLegend .caption").inner_text() == "largest weight per 16 × 16"
     colours = reader.colours([(403, 307), (412, 316), (500, 300)], SIZE)
     assert (colours[0] == colours[1]).all()
@@ -182,6 +183,66 @@ def test_a_row_that_is_held_is_shown(open_at, long):
     reader.go(layer=0, head=1, query=9, words=0)
     row = "This file does not hold this row of layer 0, head 1. It holds those of the tokens 7, 650."
     expect(reader.page.locator(".strip")).to_have_text(row)
+
+
+@pytest.fixture(scope="module")
+def short():
+    """Sixty tokens in four large heads."""
+    of = {"queries": 60, "d_k": 512, "queries_of": "tokens", "keys_of": "tokens"}
+    return Recording(ORIGIN, (RecordedSequence((make_layer(**of, number=0, difference=1e-6),), make_pieces(60)),))
+
+
+@pytest.fixture
+def open_short(show, short, tmp_path):
+    """They in a file that none of them fits: thumbnails have every weight."""
+    page = sum(each.stat().st_size for each in SOURCES.parent.joinpath("static").glob("softmap.*"))
+    export_html(short, tmp_path / "map.html", limit=(page + 120_000) / 1e6)
+    return lambda address: show(None, address, view=SimpleNamespace(url=(tmp_path / "map.html").as_uri()))
+
+
+class TestWeightsWithoutSteps:
+    def test_weights_are_said_and_their_steps_are_not(self, open_short, short):
+        reader = open_short("layer=0&head=2&words=0&query=33&key=20")
+        weight = float(short[0, 2][33, 20].half())
+        status = reader.page.locator(".status .fact")
+        assert status.count() == 1
+        assert said(status.inner_text().removeprefix("weight ")) == weight
+        reader.point(33, 21, (60, 60))
+        (told,) = reader.card()
+        assert said(told.removeprefix("weight")) == float(short[0, 2][33, 21].half())
+        assert reader.page.locator(".mapNotes p").count() == 0
+        title = re.compile("not whole in this file; only its weights in float16, without their steps$")
+        expect(cell(reader, 0, 2)).to_have_attribute("title", title)
+        reader.tab("Steps")
+        expect(reader.page.locator(".panel")).to_contain_text(
+            "does not hold the steps of layer 0, head 2. It holds those"
+        )
+
+    def test_are_words_too_with_and_without_sinks_but_not_rescaled(self, open_short, short):
+        reader = open_short("layer=0&head=2&words=1&query=33&sinks=hidden")
+        strip = reader.page.locator(".strip")
+        expect(strip).to_contain_text("%")
+        assert "Without" in notes(reader)
+        reader.go(layer=0, head=2, words=0, query=33, sinks="rescaled")
+        expect(strip).to_contain_text("choose sinks shown or hidden")
+        assert "The first and the special tokens are in it." in notes(reader)
+        np.testing.assert_allclose(reader.weights(range(60), range(60)), pixels_of(short, 0, 2, 0), **HALF)
+
+    def test_all_heads_are_drawn_as_a_sentence(self, open_short):
+        reader = open_short("layer=0&head=2&words=0&view=sentence&query=33")
+        reader.page.locator(".sentence .lines path").first.wait_for()
+
+
+def test_what_is_missing_is_said_in_the_language_that_is_chosen(open_at):
+    reader = open_at("layer=0&head=2&query=500&lang=en")
+    holds, strip = reader.page.locator(".holds"), reader.page.locator(".strip")
+    expect(holds).to_contain_text("This file holds 1 of 8 heads whole: 1.2.")
+    expect(strip).to_have_text("This file does not hold this row of layer 0, head 2.")
+    reader.choose("Language", "中文")
+    expect(holds).to_contain_text("此文件完整保存了 8 个头中的 1 个：1.2。")
+    expect(strip).to_have_text("此文件没有第 0 层第 2 头的这一行。")
+    reader.page.get_by_role("tab", name="步骤").click()
+    expect(reader.page.locator(".panel")).to_contain_text("用 --heads、--rows 和 --limit 可导出更多")
 
 
 def test_of_a_short_text_a_thumbnail_is_by_tokens_too(show, tmp_path):

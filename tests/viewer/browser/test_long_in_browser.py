@@ -95,7 +95,7 @@ def test_one_goes_to_a_cell_by_its_numbers_and_is_told_it(reader, long):
     matrix = long[0, 1]
     assert said(texts[0]) == float(matrix[61_234, 60_011])
     assert number_of(texts[1]) == pytest.approx(float(matrix.scores[61_234, 60_011]), rel=1e-3)
-    reader.page.wait_for_timeout(400)
+    reader.rest()
     row, key, width = reader.seen()
     assert row < 61_234
     assert key < 60_011 < key + width

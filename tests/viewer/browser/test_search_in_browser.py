@@ -86,7 +86,7 @@ def test_slash_leads_to_it_and_escape_empties_it(reader):
 def test_map_goes_where_something_is_found(show, decoder):
     reader = show(decoder, "words=0&layer=0&head=0&query=-1&box=10,10,30")
     type_in(reader, ":250").press("Enter")
-    reader.page.wait_for_timeout(400)
+    reader.rest()
     row, _, width = reader.seen()
     assert row < 250 < row + width
 

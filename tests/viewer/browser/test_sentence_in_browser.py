@@ -46,17 +46,17 @@ def test_words_stand_in_two_columns_with_a_line_for_each_weight(reader, sentence
 
 def test_pointing_at_a_word_tells_what_it_looks_at(reader, sentence):
     word(reader, "query", 2).hover()
-    reader.page.wait_for_timeout(100)
+    reader.rest()
     assert_said(numbers(reader, 1), sentence[3, 1][2].numpy())
     assert reader.page.locator(".sentence .focus path").count() >= 4
     word(reader, "key", 3).hover()
-    reader.page.wait_for_timeout(100)
+    reader.rest()
     assert_said(numbers(reader, 0), sentence[3, 1][:, 3].numpy())
 
 
 def test_wider_lines_are_larger_weights(reader, sentence):
     word(reader, "query", 1).hover()
-    reader.page.wait_for_timeout(100)
+    reader.rest()
     widths = reader.page.locator(".sentence .focus path").evaluate_all(
         "(all) => all.map((each) => Number(each.getAttribute('stroke-width')))"
     )
@@ -69,7 +69,7 @@ def test_one_word_is_held_and_let_go(reader, sentence):
     word(reader, "query", 2).click()
     assert reader.state["query"] == "2"
     reader.page.mouse.move(5, 5)
-    reader.page.wait_for_timeout(100)
+    reader.rest()
     expect(word(reader, "query", 2)).to_have_attribute("aria-pressed", "true")
     assert_said(numbers(reader, 1), sentence[3, 1][2].numpy())
     word(reader, "query", 2).click()
@@ -88,7 +88,7 @@ def test_words_once_with_arcs(reader, sentence):
     reader.page.get_by_role("radio", name="arcs").click()
     assert reader.page.locator(".sentence .word").count() == 5
     word(reader, "query", 2).hover()
-    reader.page.wait_for_timeout(100)
+    reader.rest()
     assert_said(numbers(reader, 0), sentence[3, 1][2].numpy())
 
 
@@ -96,6 +96,7 @@ class TestAllHeads:
     @pytest.fixture
     def reader(self, reader):
         reader.page.get_by_role("radio", name="all heads of the layer").click()
+        reader.rest()
         return reader
 
     def test_are_drawn_in_a_colour_each(self, reader):
@@ -106,23 +107,23 @@ class TestAllHeads:
 
     def test_numbers_are_their_means(self, reader, sentence):
         word(reader, "query", 2).hover()
-        reader.page.wait_for_timeout(100)
+        reader.rest()
         assert_said(numbers(reader, 1), sentence[3][:, 2].numpy().mean(0))
 
     def test_can_be_switched_off_and_on(self, reader, sentence):
         reader.page.get_by_role("button", name="none", exact=True).click()
-        assert reader.page.locator(".sentence .lines path").count() == 0
+        expect(reader.page.locator(".sentence .lines path")).to_have_count(0)
         reader.page.get_by_role("button", name="head 4", exact=True).click()
         reader.page.get_by_role("button", name="head 7", exact=True).click()
         word(reader, "query", 2).hover()
-        reader.page.wait_for_timeout(100)
+        reader.rest()
         assert_said(numbers(reader, 1), sentence[3][:, 2].numpy()[[4, 7]].mean(0))
         reader.page.get_by_role("button", name="all", exact=True).click()
-        assert reader.page.locator(".sentence .lines > g").count() == 12
+        expect(reader.page.locator(".sentence .lines > g")).to_have_count(12)
 
     def test_one_is_shown_alone_while_it_is_pointed_at(self, reader):
         reader.page.get_by_role("button", name="head 4", exact=True).hover()
-        assert reader.page.locator(".sentence .lines > g.away").count() == 11
+        expect(reader.page.locator(".sentence .lines > g.away")).to_have_count(11)
 
 
 def test_is_described_to_those_who_do_not_see_it(reader, sentence):
@@ -151,7 +152,7 @@ def test_of_two_texts_has_one_in_each_column(show, two_texts):
     assert reader.page.locator('.sentence .word[data-side="query"]').count() == 7
     assert reader.page.locator('.sentence .word[data-side="key"]').count() == 12
     word(reader, "query", 1).hover()
-    reader.page.wait_for_timeout(100)
+    reader.rest()
     assert_said(numbers(reader, 1), two_texts[2, 1][1].numpy())
     assert reader.page.get_by_role("radio", name="arcs").count() == 0
 

@@ -36,6 +36,7 @@ def named(reader):
     """What the line over the text says: the word, and the words with the largest weights."""
     strip = reader.page.locator(".strip")
     strip.locator("b").wait_for()
+    reader.rest()
     pairs = strip.locator("button").evaluate_all(
         "(all) => all.map((each) => [each.firstChild.textContent, each.lastChild.textContent])"
     )
@@ -82,13 +83,13 @@ class TestShading:
         reader = show(encoder, "words=0&layer=3&head=1&query=3")
         labels = [unit.inner_text() for unit in reader.page.locator(".unit").all()]
         reader.page.get_by_role("radio", name="layer", exact=True).click()
-        reader.page.wait_for_timeout(200)
+        reader.rest()
         assert_named(reader, "learning", labels, encoder[3][:, 3].numpy().mean(0))
         reader.page.get_by_role("radio", name="picked", exact=True).click()
         reader.page.get_by_text("No heads are picked.").wait_for()
         for layer, head in ((0, 4), (2, 7)):
             reader.page.locator(f'.cell[data-layer="{layer}"][data-head="{head}"]').click(modifiers=["Control"])
-        reader.page.wait_for_timeout(200)
+        reader.rest()
         assert_named(reader, "learning", labels, (encoder[0, 4][3] + encoder[2, 7][3]).numpy() / 2)
         assert reader.state["picked"] == "0.4,2.7"
 
@@ -179,7 +180,7 @@ class TestHolding:
         reader.page.keyboard.press("ArrowRight")
         reader.page.locator(".strip b").get_by_text("love").wait_for()
         assert reader.state["query"] == "2"
-        reader.page.wait_for_timeout(200)
+        reader.rest()
         reader.page.keyboard.press("Enter")
         reader.page.locator(".told h2").wait_for()
         assert reader.page.locator(".told h2").inner_text().startswith("love")
@@ -238,7 +239,7 @@ class TestLong:
         element = reader.page.locator(".reader")
         for place in ("element.scrollHeight", "element.scrollHeight"):  # what was guessed becomes exact on the way
             element.evaluate(f"(element) => {{ element.scrollTop = {place}; }}")
-            reader.page.wait_for_timeout(400)
+            reader.rest()
         reader.unit(65_535).wait_for()
         assert reader.unit(65_535).inner_text() == "</s>"
         assert reader.page.evaluate("document.querySelectorAll('*').length") < 3000
@@ -258,6 +259,6 @@ class TestLong:
         heat.wait_for()
         box = heat.bounding_box()
         reader.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 0.25 * box["height"])
-        reader.page.wait_for_timeout(500)
+        reader.rest()
         units = [int(unit.get_attribute("data-unit")) for unit in reader.page.locator(".unit").all()]
         assert 0.2 * 65_536 < np.median(units) < 0.3 * 65_536

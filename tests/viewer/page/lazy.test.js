@@ -6,7 +6,7 @@ import { deflateSync } from "node:zlib";
 
 import { find } from "../../../src/softmap/viewer/page/find.js";
 import { createPieces, fromPlanes } from "../../../src/softmap/viewer/page/file.js";
-import { fromHalf } from "../../../src/softmap/viewer/page/float16.js";
+import { fromHalf, toHalf } from "../../../src/softmap/viewer/page/float16.js";
 import * as lazy from "../../../src/softmap/viewer/page/lazy.js";
 
 const pause = async () => {};
@@ -143,12 +143,12 @@ test("to a word goes the sum over its pieces, from a word the mean", () => {
 });
 
 test("numbers of 16 bits are the nearest ones", () => {
-  for (let bits = 0; bits <= 0x3c00; bits++) assert.equal(lazy.toHalf(fromHalf(bits)), bits);
+  for (let bits = 0; bits <= 0x3c00; bits++) assert.equal(toHalf(fromHalf(bits)), bits);
   const [below, above] = [fromHalf(0x3555), fromHalf(0x3556)];
-  assert.equal(lazy.toHalf((below + above) / 2), 0x3556);
-  assert.equal(lazy.toHalf(below + (above - below) * 0.49), 0x3555);
-  assert.equal(lazy.toHalf(2 ** -26), 0);
-  assert.ok(Number.isNaN(fromHalf(lazy.toHalf(NaN))));
+  assert.equal(toHalf((below + above) / 2), 0x3556);
+  assert.equal(toHalf(below + (above - below) * 0.49), 0x3555);
+  assert.equal(toHalf(2 ** -26), 0);
+  assert.ok(Number.isNaN(fromHalf(toHalf(NaN))));
 });
 
 test("keys that no query sees are told", () => {

@@ -228,7 +228,7 @@ test("words and tokens are found from each other; a word is that which holds the
 
 test("cells say their weight in few characters, and never that a weight is 0", () => {
   assert.deepEqual([1, 0.955, 0.0994, 0.0123, 0.0005, 0.0004, 0].map(short), ["100%", "96%", "9.9%", "1.2%", "0.1%", "<0.1%", "<0.1%"]);
-  assert.deepEqual([1, 0.955, 0.0994, 0.0123, 0.0094, 0.0005, 0.0004, 0].map(brief), ["100", "96", "10", "1", ".9", ".1", "<.1", "0"]);
+  assert.deepEqual([1, 0.955, 0.0994, 0.0123, 0.0094, 0.0005, 0.0004, 0].map(brief), ["100", "96", "10", "1", ".9", ".1", "<.1", "<.1"]);
 });
 
 test("the legend's ticks go from the low end of the scale to 100%", () => {

@@ -2,22 +2,25 @@
 
 import { Refusal } from "./channel/http.js";
 import { el } from "./dom.js";
+import { say as sayIn } from "./strings.js";
+
+/** @typedef {import("./types").App["say"]} Say */
 
 export class Absent extends Refusal {
-  /**
-   * @param {string} text what is not held
-   * @param {string} hint how a file is made that holds it
-   */
-  constructor(text, hint) {
-    super({ message: `${text} ${hint}`, hint });
-    this.text = text;
+  /** @param {(say: Say) => string} told what is not held, in the language that the page has when it is said */
+  constructor(told) {
+    /** @type {Say} */
+    const english = (name, values) => sayIn("en", name, values);
+    super({ message: told(english), hint: english("file_hint") });
+    this.told = told;
   }
 }
 
 /**
- * What a view shows in place of what is absent.
+ * What a view shows in place of what is absent, and how a file is made that holds it.
  * @param {Absent} absent
+ * @param {Say} say
  */
-export function noteOf({ text, hint }) {
-  return el("div", { className: "note" }, el("p", {}, text), el("p", { className: "muted" }, hint));
+export function noteOf(absent, say) {
+  return el("div", { className: "note" }, el("p", {}, absent.told(say)), el("p", { className: "muted" }, say("file_hint")));
 }

@@ -59,3 +59,11 @@ export function eachFrame(work) {
     });
   };
 }
+
+/**
+ * Whether a key does nothing by itself, but with what comes after it.
+ * @param {KeyboardEvent} event
+ */
+export function isModifier({ key }) {
+  return ["Shift", "Control", "Alt", "Meta"].includes(key);
+}

@@ -11,6 +11,7 @@
 //   level/L.H/HOW/SINKS/ZOOM   pixels of a whole matrix
 //   row/L.H/QUERY              one row, of a head whose q and k are not held
 
+import { fromHalf } from "./float16.js";
 import { createLevels } from "./levels.js";
 import { scaledAt, scoreAt, unitRow, weightsRow } from "./lazy.js";
 import { unitAt } from "./units.js";
@@ -21,7 +22,7 @@ const AROUND = 40; // characters of the text beside a token
 /** @typedef {import("./types").UnitsChunk} Chunk */
 /**
  * @typedef {object} LayerIndex
- * @property {string} [why] its heads can't be held; all else is left out then
+ * @property {string} [why] its q and k can't be held; all but `left` is left out then
  * @property {number} size of a query, and of a key
  * @property {number} group how many heads share a key head
  * @property {number} scale
@@ -45,7 +46,8 @@ export async function createHeld(pieces) {
   /** @param {string} name */
   const piece = async (name) => (pieces.has(name) ? pieces.read(name) : null);
   const texts = createTexts(piece, about);
-  const heads = createHeads(pieces, piece, layers, texts.layer);
+  const levels = createLevels(pieces, { layers, infoOf: texts.layer });
+  const heads = createHeads(pieces, piece, layers, texts.layer, levels);
 
   return {
     about,
@@ -54,7 +56,7 @@ export async function createHeld(pieces) {
     piece,
     ...texts,
     ...heads,
-    ...createLevels(pieces, { layers, infoOf: texts.layer }),
+    ...levels,
     /** @param {number} number */
     index: (number) => layers[number],
     /**
@@ -189,9 +191,10 @@ async function unitOf(held, of, unit, words) {
  * @param {(name: string) => Promise<import("./file").Piece | null>} piece
  * @param {Record<string, LayerIndex>} layers
  * @param {(number: number) => import("./types").LayerInfo} infoOf
+ * @param {ReturnType<typeof createLevels>} levels
  */
-function createHeads(pieces, piece, layers, infoOf) {
-  /** @type {Map<string, Promise<import("./lazy").Head>>} */
+function createHeads(pieces, piece, layers, infoOf, levels) {
+  /** @type {Map<string, Promise<import("./lazy").Weighed>>} */
   const made = new Map();
 
   /**
@@ -204,11 +207,9 @@ function createHeads(pieces, piece, layers, infoOf) {
     const { data: q } = await pieces.read(`q/${name}`);
     const { data: k } = await pieces.read(`k/${layer}.${Math.floor(head / own.group)}`);
     const bias = own.bias && (await pieces.read(own.bias[head]));
-    const left = new Uint8Array(keys);
-    for (const key of own.left) left[key] = 1;
     const known = async (/** @type {string} */ place) => (await piece(place))?.data ?? new Float64Array(queries).fill(NaN);
     return {
-      ...{ queries, keys, q, k, left, size: own.size, scale: own.scale, softcap: own.softcap },
+      ...{ queries, keys, q, k, left: leftOf(layer), size: own.size, scale: own.scale, softcap: own.softcap },
       sink: own.sinks ? own.sinks[head] : null,
       runs: runsOf((await pieces.read(/** @type {string} */ (own.mask))).data, queries),
       bias: bias && { values: bias.data, byDistance: bias.shape.length === 1 },
@@ -217,15 +218,37 @@ function createHeads(pieces, piece, layers, infoOf) {
   }
 
   /**
-   * What a head's weights are computed from; null where it is not held.
+   * A head of a short text, whose thumbnail has every weight.
+   * @param {number} layer
+   * @param {number} head
+   * @returns {Promise<import("./lazy").Weights>}
+   */
+  async function makeOfThumb(layer, head) {
+    const { queries, keys } = infoOf(layer);
+    const { data } = /** @type {import("./file").Piece} */ (await levels.thumb(layer, head));
+    return { queries, keys, left: leftOf(layer), weights: Float64Array.from(data, fromHalf) };
+  }
+
+  /**
+   * The keys that are left out where sinks are not shown.
+   * @param {number} layer
+   */
+  function leftOf(layer) {
+    const left = new Uint8Array(infoOf(layer).keys);
+    for (const key of layers[layer].left) left[key] = 1;
+    return left;
+  }
+
+  /**
+   * What a head's weights are computed from, or they themselves; null where neither is held.
    * @param {number} layer
    * @param {number} head
    */
   async function head(layer, head) {
-    const name = `${layer}.${head}`;
-    if (!pieces.has(`q/${name}`)) return null;
+    const [name, extent] = [`${layer}.${head}`, levels.extent(layer, head)];
+    if (extent !== "whole" && extent !== "weights") return null;
     let making = made.get(name);
-    if (!making) made.set(name, (making = make(layer, head)));
+    if (!making) made.set(name, (making = extent === "whole" ? make(layer, head) : makeOfThumb(layer, head)));
     return making;
   }
 
@@ -271,7 +294,7 @@ function mean(rows) {
 /**
  * All that can be said of one cell; between two words, score and scaled are of the pieces that look most.
  * @param {Held} held
- * @param {import("./lazy").Head} head
+ * @param {import("./lazy").Weighed} head
  * @param {{layer: number, words: boolean, sinks: import("./types").Sinks, row: number, column: number}} cell in units
  * @returns {Promise<import("./types").Pixel["at"]>}
  */
@@ -280,14 +303,15 @@ export async function cellOf(held, head, { layer, words, sinks, row, column }) {
   const sides = await held.sides(layer, words);
   const [weight] = unitRow(head, sides, row, column, column + 1, sinks);
   const { query, key } = largestOf(head, sides, row, column, sinks);
-  const scaled = scaledAt(head, query, key);
+  const scaled = "weights" in head ? null : scaledAt(head, query, key);
   const [one, other] = [await unitOf(held, queries_of, row, words), await unitOf(held, keys_of, column, words)];
   return {
     query,
     key,
     weight: weight || 0,
-    score: scoreAt(head, query, key),
+    score: "weights" in head ? null : scoreAt(head, query, key),
     scaled: Number.isFinite(scaled) ? scaled : null,
+    pieces: Math.max(sides.rows[row + 1] - sides.rows[row], sides.keys[column + 1] - sides.keys[column]),
     visible: !Number.isNaN(weight),
     query_label: one.label,
     key_label: other.label,
@@ -298,7 +322,7 @@ export async function cellOf(held, head, { layer, words, sinks, row, column }) {
 
 /**
  * The tokens of two units of which one looks most at the other.
- * @param {import("./lazy").Head} head
+ * @param {import("./lazy").Weighed} head
  * @param {import("./lazy").Sides} sides
  * @param {number} row
  * @param {number} column

@@ -35,6 +35,17 @@
  */
 
 /**
+ * A head of which only the weights are known: NaN where the query may not see the key.
+ * @typedef {object} Weights
+ * @property {number} queries
+ * @property {number} keys
+ * @property {Float64Array} weights of all queries, one row after the other
+ * @property {Uint8Array} left
+ */
+
+/** @typedef {Head | Weights} Weighed */
+
+/**
  * Words or tokens: unit u is made of the tokens `starts[u]` to before `starts[u + 1]`.
  * @typedef {{rows: Int32Array, keys: Int32Array}} Sides
  */
@@ -142,7 +153,7 @@ export function logsumexp(head, query, of) {
 
 /**
  * Step 3 of some keys of a row: NaN where the query may not see the key, and where it is left out.
- * @param {Head} head
+ * @param {Weighed} head
  * @param {number} query
  * @param {number} from
  * @param {number} to
@@ -150,6 +161,7 @@ export function logsumexp(head, query, of) {
  * @param {Float64Array} out
  */
 export function weightsRow(head, query, from, to, sinks, out) {
+  if ("weights" in head) return knownRow(head, query, from, to, sinks, out);
   scaledRow(head, query, from, to, out);
   const total = logsumexp(head, query, sinks === "rescaled" ? "rest" : "all");
   for (let key = from; key < to; key++) {
@@ -157,6 +169,19 @@ export function weightsRow(head, query, from, to, sinks, out) {
     const hidden = Number.isNaN(scaled) || (sinks !== "shown" && head.left[key] === 1);
     out[key - from] = hidden ? NaN : scaled === -Infinity ? 0 : Math.exp(scaled - total);
   }
+}
+
+/**
+ * The same, where the weights are known; but not what they would be without the others.
+ * @param {Weights} head
+ * @param {number} query
+ * @param {number} from
+ * @param {number} to
+ * @param {Sinks} sinks
+ * @param {Float64Array} out
+ */
+function knownRow({ keys, weights, left }, query, from, to, sinks, out) {
+  for (let key = from; key < to; key++) out[key - from] = sinks !== "shown" && left[key] ? NaN : weights[query * keys + key];
 }
 
 /**
@@ -173,7 +198,7 @@ export function weightAt(head, query, key) {
 /**
  * How a unit looks at some others: to a word the sum over its pieces, from a word the mean over its own. NaN where none
  * of its pieces may see any of the other's, or where those are left out.
- * @param {Head} head
+ * @param {Weighed} head
  * @param {Sides} sides
  * @param {number} unit
  * @param {number} left
@@ -200,7 +225,7 @@ export function unitRow(head, sides, unit, left, right, sinks) {
 
 /**
  * How all units look at one: a column.
- * @param {Head} head
+ * @param {Weighed} head
  * @param {Sides} sides
  * @param {number} unit
  * @param {Sinks} sinks
@@ -217,7 +242,7 @@ export async function unitColumn(head, sides, unit, sinks, pause) {
 
 /**
  * Add what each key receives to what is there.
- * @param {Head} head
+ * @param {Weighed} head
  * @param {Sinks} sinks
  * @param {Float64Array} total
  * @param {() => Promise<void>} pause
@@ -233,10 +258,25 @@ export async function addRows(head, sinks, total, pause) {
 
 /**
  * The keys that any query may see, and that are not left out.
- * @param {Head} head
+ * @param {Weighed} head
  * @param {Sinks} sinks
  */
-export function seenKeys({ runs: { edges }, left, keys }, sinks) {
+export function seenKeys(head, sinks) {
+  const { left } = head;
+  const seen = "weights" in head ? keysOfWeights(head) : keysOfRuns(head);
+  return seen.map((some, key) => Number(some && (sinks === "shown" || left[key] === 0)));
+}
+
+/** @param {Weights} head */
+function keysOfWeights({ weights, queries, keys }) {
+  return Uint8Array.from({ length: keys }, (_, key) => {
+    for (let query = 0; query < queries; query++) if (!Number.isNaN(weights[query * keys + key])) return 1;
+    return 0;
+  });
+}
+
+/** @param {Head} head */
+function keysOfRuns({ runs: { edges }, keys }) {
   const turns = new Int32Array(keys + 1);
   for (let run = 0; run < edges.length; run += 2) {
     turns[edges[run]]++;
@@ -245,14 +285,14 @@ export function seenKeys({ runs: { edges }, left, keys }, sinks) {
   let open = 0;
   return Uint8Array.from({ length: keys }, (_, key) => {
     open += turns[key];
-    return Number(open > 0 && (sinks === "shown" || left[key] === 0));
+    return Number(open > 0);
   });
 }
 
 /**
  * A block of weights as fewer numbers: the maximum or the mean of each 2^zoom x 2^zoom of them. A mean counts what may
  * not be seen as 0; where nothing may be seen there is NaN.
- * @param {Head} head
+ * @param {Weighed} head
  * @param {Sides} sides
  * @param {Block} block
  * @param {{zoom: number, how: How, sinks: Sinks}} options
@@ -294,7 +334,7 @@ function gather(line, row, cell, how) {
 /**
  * What can be said of one block: its mean, its largest weight, and where that is, in units; null where nothing may be
  * seen.
- * @param {Head} head
+ * @param {Weighed} head
  * @param {Sides} sides
  * @param {Block} block
  * @param {Sinks} sinks
@@ -345,26 +385,4 @@ export function pauses(signal) {
     }
     signal?.throwIfAborted();
   };
-}
-
-const FLOAT = new Float32Array(1);
-const BITS = new Uint32Array(FLOAT.buffer);
-
-/**
- * A number as 16 bits (IEEE 754 binary16), rounded to the nearest, ties to even. For weights: from 0 to 1, or NaN.
- * @param {number} value
- */
-export function toHalf(value) {
-  if (Number.isNaN(value)) return 0x7e00;
-  FLOAT[0] = value;
-  if (FLOAT[0] < 2 ** -14) return roundEven(FLOAT[0] * 2 ** 24); // subnormal: a multiple of 2^-24
-  const bits = BITS[0] - (112 << 23); // the exponent's bias is 15, not 127
-  return (bits + 0xfff + ((bits >> 13) & 1)) >> 13;
-}
-
-/** @param {number} value */
-function roundEven(value) {
-  const low = Math.floor(value);
-  const rest = value - low;
-  return rest < 0.5 || (rest === 0.5 && low % 2 === 0) ? low : low + 1;
 }

@@ -25,6 +25,7 @@ export function createLevels(pieces, { layers, infoOf }) {
   function extent(layer, head) {
     const name = `${layer}.${head}`;
     if (pieces.has(`q/${name}`)) return "whole";
+    if (infoOf(layer).thumb === 0 && pieces.has(`thumbs/${layer}`)) return "weights";
     return parts.has(name) ? "part" : pieces.has(`thumbs/${layer}`) ? "thumb" : "none";
   }
 
@@ -41,18 +42,28 @@ export function createLevels(pieces, { layers, infoOf }) {
     return isOfThumbs(how, sinks) && pieces.has(`thumbs/${layer}`) ? infoOf(layer).thumb : null;
   }
 
+  /**
+   * A head's thumbnail; null where it is not held.
+   * @param {number} layer
+   * @param {number} head
+   */
+  async function thumb(layer, head) {
+    return pieces.has(`thumbs/${layer}`) ? thumbOf(await pieces.read(`thumbs/${layer}`), head) : null;
+  }
+
   return {
     extent,
     /**
-     * What the map can show of a head whose q and k are not held; of several what is most like what is wanted.
+     * What the map can show of a head whose weights can't be had; of several what is most like what is wanted.
      * @param {number} layer
      * @param {number} head
      * @param {How} how
      * @param {Sinks} sinks
-     * @returns {import("./types").Shown | null} null of a head that is held, and of one of which nothing is
+     * @returns {import("./types").Shown | null} null where they can, and where nothing is held
      */
     preview(layer, head, how, sinks) {
-      if (extent(layer, head) === "whole") return null;
+      const all = extent(layer, head);
+      if (all === "whole" || (all === "weights" && sinks !== "rescaled")) return null;
       /** @type {[How, Sinks][]} */
       const likely = [[how, sinks], [how, "shown"], ["max", "shown"]];
       for (const [how, sinks] of likely) {
@@ -82,8 +93,9 @@ export function createLevels(pieces, { layers, infoOf }) {
       const name = `level/${layer}.${head}/${how}/${sinks}/${zoom}`;
       if (pieces.has(name)) return pieces.read(name);
       const asThumb = isOfThumbs(how, sinks) && zoom === infoOf(layer).thumb && extent(layer, head) !== "whole";
-      return asThumb && pieces.has(`thumbs/${layer}`) ? thumbOf(await pieces.read(`thumbs/${layer}`), head) : null;
+      return asThumb ? thumb(layer, head) : null;
     },
+    thumb,
   };
 }
 

@@ -12,7 +12,7 @@
 
 const GLUED_BEFORE = /^[\p{Pe}\p{Pf},.;:!?%'’…、。，！？；：]/u;
 const WIDE = /\p{Script=Han}|\p{Script=Hiragana}|\p{Script=Katakana}|\p{Script=Thai}/u;
-const SPACE_OF_TOKEN = /^[␣⏎⇥▁\s]/u;
+const SPACE_OF_TOKEN = /^[␣⏎␍⇥▁Ġ\s]/u;
 const LINE_ENDS = /\r\n|[\n\r\u2028\u2029\v\f]/g;
 
 /**

@@ -79,12 +79,12 @@ export function createLook(app, tell, failed) {
       if (found && !signal.aborted) tell(found);
     } catch (error) {
       if (signal.aborted) return;
-      failed(error instanceof Absent ? error.text : "");
+      failed(error instanceof Absent ? error.told(app.say) : "");
       if (!(error instanceof Absent)) app.report(error);
     }
   }
 
-  const counts = new Set(["layer", "head", "mean", "picked", "query", "key", "scale", "sinks", "words", "direction", "view"]);
+  const counts = new Set(["layer", "head", "mean", "picked", "query", "key", "scale", "sinks", "words", "direction", "view", "lang"]);
   app.pointer.subscribe(() => void look(PATIENCE));
   app.store.subscribe((_, changed) => {
     if ([...changed].some((name) => counts.has(name))) void look(0);

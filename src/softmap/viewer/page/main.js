@@ -45,10 +45,23 @@ export async function mount(root, channel, options = {}) {
     app.notice,
   );
   if (about.partial) app.report(new Error(about.partial));
-  if (channel.holds) app.notice.before(el("p", { className: "holds" }, channel.holds));
+  if (channel.holds) app.notice.before(createHolds(app, channel.holds));
   follow(app, (state) => options.onaddress?.(address.written(state, usual)));
   root.removeAttribute("aria-busy");
   return { app, open: (hash) => store.set(address.read(hash, usual, exists)) };
+}
+
+/**
+ * What is said of a page that does not hold everything.
+ * @param {import("./types").App} app
+ * @param {NonNullable<import("./types").Channel["holds"]>} holds
+ */
+function createHolds(app, holds) {
+  const line = el("p", { className: "holds" }, holds(app.say));
+  app.store.subscribe((_, changed) => {
+    if (changed.has("lang")) line.textContent = holds(app.say);
+  });
+  return line;
 }
 
 /**

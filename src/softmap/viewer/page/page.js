@@ -19,7 +19,7 @@ if (root && document.body.classList.contains("softmap-page")) {
 async function show(root) {
   const lang = navigator.language.startsWith("zh") ? "zh" : "en";
   const pieces = createPieces(document);
-  const channel = pieces.has("index") ? await fileChannel(pieces, lang) : httpChannel();
+  const channel = pieces.has("index") ? await fileChannel(pieces) : httpChannel();
   const { app, open } = await mount(root, channel, { hash: location.hash, lang, onaddress: remember });
   document.title = `${app.data.about.title} · softmap`;
   window.addEventListener("hashchange", () => open(location.hash));

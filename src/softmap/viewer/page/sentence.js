@@ -47,7 +47,7 @@ export function createSentence(app) {
       draw();
     } catch (error) {
       if (signal.aborted) return;
-      if (error instanceof Absent) return clear(noteOf(error));
+      if (error instanceof Absent) return clear(noteOf(error, app.say));
       clear();
       app.report(error);
     }

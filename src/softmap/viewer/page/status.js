@@ -1,10 +1,9 @@
 // The line at the bottom: what is under the pointer, or held, with its exact numbers.
 
 import { el } from "./dom.js";
-import { number } from "./format.js";
 import { shown } from "./labels.js";
 import { unitAt } from "./units.js";
-import { nameOfWeight, weightOf } from "./weight.js";
+import { nameOfWeight, scoresOf, weightOf } from "./weight.js";
 
 const PATIENCE = 30; // ms that the pointer rests before its cell is asked about
 
@@ -19,7 +18,7 @@ export function createStatus(app) {
     asked.abort();
     asked = new AbortController();
     const { signal } = asked;
-    const { layer, head, sinks, ...held } = app.store.get();
+    const [{ layer, head, ...held }, { sinks }] = [app.store.get(), app.shown()];
     const pointed = app.pointer.get();
     const isPointed = pointed.query >= 0 && pointed.key >= 0;
     const { query, key } = isPointed ? pointed : held;
@@ -62,8 +61,7 @@ function told(app, cell, unit) {
     el("span", {}, el("b", {}, shown(text)), el("small", {}, ` :${place}`));
   const numbers = [
     [nameOfWeight(app), weightOf(app, cell, unit)],
-    [app.say("score"), number(cell.score)],
-    [app.say("scaled"), cell.scaled === null ? "−∞" : number(cell.scaled)],
+    ...scoresOf(app, cell),
   ];
   return [
     label(cell.query_label, cell.query),

@@ -33,7 +33,7 @@ export function createSteps(app) {
       view.replaceChildren(found ? told(app, found.answer, found.cell) : hint(app));
     } catch (error) {
       if (signal.aborted) return;
-      if (error instanceof Absent) return view.replaceChildren(noteOf(error));
+      if (error instanceof Absent) return view.replaceChildren(noteOf(error, app.say));
       wanted = "";
       view.replaceChildren(); // what is there is of another cell
       app.report(error);

@@ -51,6 +51,6 @@ export function createStrip(app, jump) {
 function dropWrapped(line) {
   const buttons = [...line.querySelectorAll("button")];
   for (const button of buttons) button.hidden = false;
-  const wrapped = buttons.filter((button) => button.offsetTop > line.offsetTop + line.offsetHeight / 2);
+  const wrapped = buttons.slice(1).filter((button) => button.offsetTop > line.offsetTop + line.offsetHeight / 2);
   for (const button of wrapped) button.hidden = true;
 }

@@ -1,7 +1,7 @@
 // The text, shaded by how much the word that is pointed at looks at every other word, or is looked at by it.
 
 import { choice } from "./choice.js";
-import { el } from "./dom.js";
+import { el, isModifier } from "./dom.js";
 import { percent } from "./format.js";
 import { createHeat } from "./heat.js";
 import { createLook, sidesOf, viewOf } from "./look.js";
@@ -178,7 +178,7 @@ function followPointer(app, reader, side) {
     clearTimeout(leaving);
     none();
   });
-  app.root.addEventListener("keydown", none, { capture: true, signal: app.ended });
+  app.root.addEventListener("keydown", (event) => void (isModifier(event) || none()), { capture: true, signal: app.ended });
   reader.element.addEventListener("click", (event) => {
     const word = reader.units.peek(unitOf(event));
     if (!word) return;

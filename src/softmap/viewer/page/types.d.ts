@@ -9,16 +9,16 @@ export interface Numbers {
 
 export interface Channel {
   ask(name: string, params: Record<string, string | number>, signal?: AbortSignal): Promise<any>;
-  /** What a page that asks nobody holds, in words; empty where it can ask for everything. */
-  holds?: string;
+  /** What a page that asks nobody holds, in words; left out where it can ask for everything, or holds it. */
+  holds?: (say: App["say"]) => string;
   /** How much of a head it holds; left out where it can ask for everything. */
   extent?(layer: number, head: number): Extent;
   /** What the map can show of a head that is not held whole, as like as can be to what is wanted; null of others. */
   preview?(layer: number, head: number, how: How, sinks: Sinks): Shown | null;
 }
 
-/** All of a head, some of it, its thumbnail alone, not even that. */
-export type Extent = "whole" | "part" | "thumb" | "none";
+/** All of a head, all its weights but not what they come from, some of it, its thumbnail alone, not even that. */
+export type Extent = "whole" | "weights" | "part" | "thumb" | "none";
 
 /** What the map shows of its head. */
 export interface Shown {
@@ -153,8 +153,11 @@ export interface Pixel {
     query: number;
     key: number;
     weight: number;
-    score: number;
+    /** null where a file holds the weight alone. */
+    score: number | null;
     scaled: number | null;
+    /** Of the word that has more: where that is more than one, score and scaled are of the pieces that look most. */
+    pieces: number;
     visible: boolean;
     query_label: string;
     key_label: string;

@@ -1,6 +1,6 @@
-// What is said of the weight of one cell.
+// What is said of one cell: its weight, and the scores before it.
 
-import { percent } from "./format.js";
+import { number, percent } from "./format.js";
 
 /**
  * The weight, or why there is none: the query may not see the key, or the key is left out with the sinks.
@@ -11,7 +11,7 @@ import { percent } from "./format.js";
 export function weightOf(app, cell, unit) {
   if (cell.visible) return percent(cell.weight);
   const sink = cell.key === 0 || app.sides().keys.peek(unit)?.special;
-  return app.say(sink && app.store.get().sinks !== "shown" ? "left_out" : "unseen");
+  return app.say(sink && app.shown().sinks !== "shown" ? "left_out" : "unseen");
 }
 
 /**
@@ -19,5 +19,19 @@ export function weightOf(app, cell, unit) {
  * @param {import("./types").App} app
  */
 export function nameOfWeight(app) {
-  return app.say(app.store.get().sinks === "rescaled" ? "weight_rescaled" : "weight");
+  return app.say(app.shown().sinks === "rescaled" ? "weight_rescaled" : "weight");
+}
+
+/**
+ * Steps 1 and 2 by name; nothing where a file holds the weight alone.
+ * @param {import("./types").App} app
+ * @param {NonNullable<import("./types").Pixel["at"]>} cell
+ * @returns {[string, string][]}
+ */
+export function scoresOf({ say }, { score, scaled, pieces }) {
+  if (score === null) return [];
+  return [
+    [say(pieces > 1 ? "score_pieces" : "score"), number(score)],
+    [say("scaled"), scaled === null ? "−∞" : number(scaled)],
+  ];
 }

@@ -3,10 +3,9 @@
 
 import { Absent } from "../absent.js";
 import { find } from "../find.js";
-import { fromHalf } from "../float16.js";
+import { fromHalf, toHalf } from "../float16.js";
 import { cellOf, createHeld } from "../held.js";
 import * as lazy from "../lazy.js";
-import { say } from "../strings.js";
 import { stepsOf } from "../told.js";
 import { Refusal } from "./http.js";
 
@@ -16,20 +15,16 @@ const FOUND = 1000; // units that a search gives
 /** @typedef {import("../types").Numbers} Numbers */
 /** @typedef {import("../held").Held} Held */
 /** @typedef {(params: Params, signal?: AbortSignal) => Promise<any>} Answer */
-/** @typedef {(name: string, values?: Params, more?: string) => Absent} Refuse */
 
 /**
  * @param {ReturnType<typeof import("../file.js").createPieces>} pieces
- * @param {import("../types").Lang} lang of what it says of itself
  * @returns {Promise<import("../types").Channel>}
  */
-export async function fileChannel(pieces, lang) {
+export async function fileChannel(pieces) {
   const held = await createHeld(pieces);
-  /** @type {Refuse} */
-  const refuse = (name, values = {}, more = "") => new Absent(say(lang, name, values) + more, say(lang, "file_hint"));
-  const answers = { ...ofTexts(held), ...ofLayers(held, refuse), ...ofMaps(held, refuse, lang), ...ofRows(held, refuse, lang) };
+  const answers = { ...ofTexts(held), ...ofLayers(held), ...ofMaps(held), ...ofRows(held) };
   return {
-    holds: holds(held, lang),
+    holds: holds(held),
     extent: held.extent,
     preview: held.preview,
     async ask(name, params, signal) {
@@ -44,16 +39,37 @@ export async function fileChannel(pieces, lang) {
 /**
  * What a file holds, in words; nothing where it holds everything.
  * @param {Held} held
- * @param {import("../types").Lang} lang
+ * @returns {import("../types").Channel["holds"]}
  */
-function holds(held, lang) {
-  const { whole, overviews } = held;
-  const total = held.about.layers.reduce((sum, layer) => sum + layer.heads, 0);
-  if (whole.length === total) return "";
+function holds({ about: { layers }, whole, overviews }) {
+  const total = layers.reduce((sum, layer) => sum + layer.heads, 0);
+  if (whole.length === total) return undefined;
   const rest = overviews.filter((name) => !whole.includes(name));
-  const more = rest.length ? say(lang, "file_more", { names: some(rest) }) : "";
-  const values = { whole: whole.length, total, names: some(whole), more };
-  return say(lang, whole.length ? "file_holds" : "file_holds_none", values);
+  const others = layers.every(({ thumb }) => thumb === 0) ? "file_others_weights" : "file_others_thumbs";
+  return (say) => {
+    const more = rest.length ? say("file_more", { names: some(rest) }) : "";
+    const values = { whole: whole.length, total, names: some(whole), others: say(others), more };
+    return say(whole.length ? "file_holds" : "file_holds_none", values);
+  };
+}
+
+/**
+ * @param {string} name of the text that says what is not held
+ * @param {Params} [values]
+ */
+const absent = (name, values) => new Absent((say) => say(name, values));
+
+/**
+ * A head whose weights can be told.
+ * @param {Held} held
+ * @param {{layer: number, head: number}} place
+ * @param {lazy.Sinks} sinks
+ */
+async function weighed(held, { layer, head }, sinks) {
+  const own = await held.head(layer, head);
+  // what is left beside a sink may be less than float16 can tell
+  if (own && "weights" in own && sinks === "rescaled") throw absent("file_weights_sinks");
+  return own;
 }
 
 /** @param {string[]} names */
@@ -98,29 +114,28 @@ function ofTexts(held) {
 
 /**
  * @param {Held} held
- * @param {Refuse} refuse
  * @returns {Record<string, Answer>}
  */
-function ofLayers(held, refuse) {
+function ofLayers(held) {
   return {
     async thumbs({ layer }) {
-      return (await held.piece(`thumbs/${layer}`)) ?? thrown(refuse("file_no_thumbs", { layer }));
+      return (await held.piece(`thumbs/${layer}`)) ?? thrown(absent("file_no_thumbs", { layer }));
     },
     async roles({ layer }) {
-      return (await held.piece(`roles/${layer}`))?.data ?? thrown(refuse("file_no_roles", { layer }));
+      return (await held.piece(`roles/${layer}`))?.data ?? thrown(absent("file_no_roles", { layer }));
     },
     async pictures({ layer }) {
-      return (await held.piece(`pictures/${layer}`))?.data ?? thrown(refuse("file_no_pictures"));
+      return (await held.piece(`pictures/${layer}`))?.data ?? thrown(absent("file_no_pictures"));
     },
     async pixels({ index }) {
-      return (await held.piece(`pixels/${index}`)) ?? thrown(refuse("file_no_pictures"));
+      return (await held.piece(`pixels/${index}`)) ?? thrown(absent("file_no_pictures"));
     },
     async received({ heads, words, sinks = "shown" }, signal) {
       const pairs = String(heads).split(",").map(pair);
       const [{ layer }, how] = [pairs[0], /** @type {lazy.Sinks} */ (sinks)];
-      const first = await held.head(layer, pairs[0].head);
-      const whole = how === "rescaled" ? await rescaled(pairs, signal) : await held.received(pairs);
-      if (!whole) throw refuse("file_no_received", pairs[0]);
+      const first = await weighed(held, pairs[0], how);
+      const whole = (how === "rescaled" ? null : await held.received(pairs)) ?? (await summed(pairs, how, signal));
+      if (!whole) throw absent("file_no_received", pairs[0]);
       const own = Float64Array.from(whole);
       if (how !== "shown") for (const key of held.index(layer).left) own[key] = 0; // a word may have other pieces
       const { keys } = await held.sides(layer, Number(words) === 1);
@@ -137,8 +152,8 @@ function ofLayers(held, refuse) {
       const [rows, keys] = [sides.rows.length - 1, sides.keys.length - 1];
       const data = new Float32Array(heads * rows * keys);
       for (let head = 0; head < heads; head++) {
-        const own = await held.head(Number(layer), head);
-        if (!own) throw refuse("file_no_matrix", { layer });
+        const own = await weighed(held, { layer: Number(layer), head }, /** @type {lazy.Sinks} */ (sinks));
+        if (!own) throw absent("file_no_matrix", { layer });
         for (let row = 0; row < rows; row++) {
           const weights = lazy.unitRow(own, sides, row, 0, keys, /** @type {lazy.Sinks} */ (sinks));
           data.set(weights, (head * rows + row) * keys);
@@ -149,19 +164,20 @@ function ofLayers(held, refuse) {
   };
 
   /**
-   * What keys receive where the others are left out of the softmax: a sum over all rows.
+   * What keys receive, added up over all rows; null where a head is not held.
    * @param {{layer: number, head: number}[]} pairs
+   * @param {lazy.Sinks} sinks
    * @param {AbortSignal} [signal]
    */
-  async function rescaled(pairs, signal) {
+  async function summed(pairs, sinks, signal) {
     const pause = lazy.pauses(signal);
     /** @type {Float64Array | null} */
     let total = null;
-    for (const { layer, head } of pairs) {
-      const own = await held.head(layer, head);
+    for (const place of pairs) {
+      const own = await weighed(held, place, sinks);
       if (!own) return null;
       total ??= new Float64Array(own.keys);
-      await lazy.addRows(own, "rescaled", total, pause);
+      await lazy.addRows(own, sinks, total, pause);
     }
     return total && total.map((value) => value / pairs.length);
   }
@@ -169,32 +185,30 @@ function ofLayers(held, refuse) {
 
 /**
  * @param {Held} held
- * @param {Refuse} refuse
- * @param {import("../types").Lang} lang
  * @returns {Record<string, Answer>}
  */
-function ofMaps(held, refuse, lang) {
+function ofMaps(held) {
   return {
     async tile(params, signal) {
-      const { layer, head } = params;
+      const [layer, head] = [Number(params.layer), Number(params.head)];
       const [words, zoom] = [Number(params.words) === 1, Number(params.zoom)];
       const [row, column] = [Number(params.row), Number(params.column)];
       const [how, sinks] = [/** @type {lazy.How} */ (params.how), /** @type {lazy.Sinks} */ (params.sinks)];
-      const level = words ? null : await held.level(Number(layer), Number(head), how, sinks, zoom);
+      const level = words ? null : await held.level(layer, head, how, sinks, zoom);
       if (level) return cutOut(level, row, column);
       const overview = held.overview(`${layer}.${head}`);
-      const own = await held.head(Number(layer), Number(head));
+      const own = await weighed(held, { layer, head }, sinks);
       if (!own) {
-        const names = some([...new Set([...held.whole, ...held.overviews])]) || say(lang, "file_nothing");
-        if (!overview) throw refuse("file_no_tile", { layer, head, names });
+        const names = some([...new Set([...held.whole, ...held.overviews])]);
+        if (!overview) throw new Absent((say) => say("file_no_tile", { layer, head, names: names || say("file_nothing") }));
         const values = { layer, head, cell: 2 ** overview.zoom, hows: overview.hows.join(", ") };
-        throw refuse(zoom < overview.zoom ? "file_no_detail" : "file_no_overview", values);
+        throw absent(zoom < overview.zoom ? "file_no_detail" : "file_no_overview", values);
       }
-      if (overview && zoom >= overview.zoom) throw refuse("file_no_overview", { layer, head, hows: overview.hows.join(", ") });
+      if (overview && zoom >= overview.zoom) throw absent("file_no_overview", { layer, head, hows: overview.hows.join(", ") });
       const sides = await held.sides(Number(layer), words);
       const block = lazy.blockUnder({ row, column, zoom }, sides);
       const { shape, data } = await lazy.reduced(own, sides, block, { zoom, how, sinks }, lazy.pauses(signal));
-      return { dtype: "float16", shape, data: Uint16Array.from(data, lazy.toHalf) };
+      return { dtype: "float16", shape, data: Uint16Array.from(data, toHalf) };
     },
     async pixel(params, signal) {
       const [layer, head, zoom] = [Number(params.layer), Number(params.head), Number(params.zoom)];
@@ -203,7 +217,7 @@ function ofMaps(held, refuse, lang) {
       const sides = await held.sides(layer, words);
       const block = lazy.blockUnder({ row, column, zoom }, sides, 1);
       const place = { rows: [block.top, block.bottom], keys: [block.left, block.right] };
-      const own = await held.head(layer, head);
+      const own = await weighed(held, { layer, head }, sinks);
       if (!own) return { ...place, ...(await ofPicture()), at: null };
       const { mean, max, at } = await lazy.summed(own, sides, block, sinks, lazy.pauses(signal));
       const [top, left] = zoom === 0 ? [row, column] : (at ?? [-1, -1]);
@@ -221,22 +235,22 @@ function ofMaps(held, refuse, lang) {
         return known;
       }
     },
-    async steps({ layer, head, query, key, words, lang: asked = "en" }) {
+    async steps({ layer, head, query, key, words, lang = "en" }) {
       const own = await held.head(Number(layer), Number(head));
-      if (!own) throw refuse("file_no_steps", { layer, head, names: some(held.whole) || say(lang, "file_nothing") });
+      if (!own || "weights" in own) {
+        throw new Absent((say) => say("file_no_steps", { layer, head, names: some(held.whole) || say("file_nothing") }));
+      }
       const cell = { layer: Number(layer), head: Number(head), query: Number(query), key: Number(key) };
-      return stepsOf(held, own, { ...cell, words: Number(words) === 1, lang: /** @type {import("../types").Lang} */ (asked) });
+      return stepsOf(held, own, { ...cell, words: Number(words) === 1, lang: /** @type {import("../types").Lang} */ (lang) });
     },
   };
 }
 
 /**
  * @param {Held} held
- * @param {Refuse} refuse
- * @param {import("../types").Lang} lang
  * @returns {Record<string, Answer>}
  */
-function ofRows(held, refuse, lang) {
+function ofRows(held) {
   /**
    * @param {{layer: number, head: number}} place
    * @param {lazy.Sides} sides
@@ -244,12 +258,13 @@ function ofRows(held, refuse, lang) {
    * @param {lazy.Sinks} sinks
    */
   async function gives({ layer, head }, sides, unit, sinks) {
-    const own = await held.head(layer, head);
+    const own = await weighed(held, { layer, head }, sinks);
     if (own) return lazy.unitRow(own, sides, unit, 0, sides.keys.length - 1, sinks);
     const kept = await held.rows(layer, head, sides.rows[unit], sides.rows[unit + 1]);
-    if (!kept || sinks !== "shown") {
+    if (kept && sinks !== "shown") throw absent("file_row_sinks");
+    if (!kept) {
       const rows = some(held.rowsOf(layer, head).map(String));
-      throw refuse("file_no_row", { layer, head }, rows && say(lang, "file_rows", { rows }));
+      throw new Absent((say) => say("file_no_row", { layer, head }) + (rows && say("file_rows", { rows })));
     }
     return Float64Array.from({ length: sides.keys.length - 1 }, (_, u) => sum(kept, sides.keys[u], sides.keys[u + 1]));
   }
@@ -263,8 +278,8 @@ function ofRows(held, refuse, lang) {
       let total = null;
       for (const place of pairs) {
         const sides = await held.sides(place.layer, Number(words) === 1);
-        const own = direction === "gives" ? null : await held.head(place.layer, place.head);
-        if (direction !== "gives" && !own) throw refuse("file_no_column", place);
+        const own = direction === "gives" ? null : await weighed(held, place, how);
+        if (direction !== "gives" && !own) throw absent("file_no_column", place);
         const row = own ? await lazy.unitColumn(own, sides, Number(unit), how, pause) : await gives(place, sides, Number(unit), how);
         total = total ? total.map((value, i) => plus(value, row[i])) : row;
         await pause();

@@ -1,9 +1,9 @@
 // The card beside the pointer: what is under it, in numbers and words.
 
 import { el } from "../dom.js";
-import { grouped, number, percent } from "../format.js";
+import { grouped, percent } from "../format.js";
 import { shown } from "../labels.js";
-import { nameOfWeight, weightOf } from "../weight.js";
+import { nameOfWeight, scoresOf, weightOf } from "../weight.js";
 
 const AWAY = 14; // pixels from the pointer
 const SHORT = 64; // units of a text that is seen whole beside the map, so that the card need not quote it
@@ -45,9 +45,7 @@ export function createCard(app) {
  * @param {NonNullable<import("../types").Pixel["at"]>} at
  */
 function tellCell(app, { keys }, at) {
-  const { say } = app;
-  const scaled = [say("scaled"), at.scaled === null ? "−∞" : number(at.scaled)];
-  const facts = [[nameOfWeight(app), weightOf(app, at, keys[0])], [say("score"), number(at.score)], ...(at.visible ? [scaled] : [])];
+  const facts = [[nameOfWeight(app), weightOf(app, at, keys[0])], ...scoresOf(app, at)];
   return [
     pair(at),
     el("p", { className: "facts" }, ...facts.map(([name, value]) => el("span", {}, el("i", {}, name), value))),

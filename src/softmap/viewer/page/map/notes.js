@@ -36,5 +36,5 @@ function previewNote({ store, say, shown }, zoom) {
     sinks === shownSinks ? "" : say("map_preview_sinks"),
     able ? say("map_preview_get") : "",
   ];
-  return el("p", { className: "preview" }, told.filter(Boolean).join(" "), able && el("code", {}, `softmap export --heads ${layer}.${head}`));
+  return el("p", { className: "preview" }, told.filter(Boolean).join(" "), able && el("code", {}, `softmap export RECORDING --html FILE --heads ${layer}.${head}`));
 }

@@ -189,6 +189,6 @@ export function short(weight) {
  */
 export function brief(weight) {
   const share = 100 * weight;
-  if (weight < FAINT) return weight === 0 ? "0" : "<.1";
+  if (weight < FAINT) return "<.1";
   return share >= 0.95 ? share.toFixed(0) : share.toFixed(1).slice(1);
 }

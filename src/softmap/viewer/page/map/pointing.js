@@ -1,10 +1,10 @@
 // What is under the pointer: told to the other views, shown in a card, held by a click.
 
+import { isModifier } from "../dom.js";
 import { blockAt, unitsOf } from "./geometry.js";
 
 const WAIT = 90; // ms of rest before a block is asked about
 const NOTHING = { query: -1, key: -1 };
-const MODIFIERS = new Set(["Shift", "Control", "Alt", "Meta"]); // with which keys begin
 
 /** @typedef {import("./geometry.js").Block} Block */
 /** @typedef {import("../types").Pixel} Pixel */
@@ -93,7 +93,7 @@ export function followPointer(app, pane, frame, sidesNow, card, changed) {
     else point(inPane(event));
   });
   pane.addEventListener("pointerleave", leave);
-  app.root.addEventListener("keydown", (event) => void (MODIFIERS.has(event.key) || leave()), { capture: true, signal: app.ended });
+  app.root.addEventListener("keydown", (event) => void (isModifier(event) || leave()), { capture: true, signal: app.ended });
   frame.viewer.addHandler("canvas-click", (event) => {
     const { quick, position, pointerType } = /** @type {any} */ (event);
     if (!quick) return;

@@ -95,7 +95,7 @@ async function asked(app, signal) {
     if (token < 0) return { ...base, weights: await received(app, heads, layer.queries, signal) };
     return { ...base, weights: await row(token), ofHeld: held[from] >= 0 && held[from] !== token ? await row(held[from]) : null };
   } catch (error) {
-    if (error instanceof Absent) return { ...base, absent: error.text };
+    if (error instanceof Absent) return { ...base, absent: error.told(app.say) };
     throw error;
   }
 }

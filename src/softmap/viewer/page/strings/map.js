@@ -31,7 +31,7 @@ export const en = {
   map_preview_max: "Each pixel is the largest of {side} × {side} weights.",
   map_preview_mean: "Each pixel is the mean of {side} × {side} weights.",
   map_preview_sinks: "The first and the special tokens are in it.",
-  map_preview_get: "All of it:",
+  map_preview_get: "For all of it, put it first, and raise --limit where that is not enough:",
   map_no_words: "Shown by tokens: words are put together up to {limit} tokens",
 };
 
@@ -65,6 +65,6 @@ export const zh = {
   map_preview_max: "每个像素是 {side} × {side} 个权重中最大的。",
   map_preview_mean: "每个像素是 {side} × {side} 个权重的平均值。",
   map_preview_sinks: "其中包含第一个词元和特殊词元。",
-  map_preview_get: "要得到全部：",
+  map_preview_get: "要得到全部，请把它放在最前；若仍不够，请提高 --limit：",
   map_no_words: "按词元显示：不超过 {limit} 个词元时才合并成词",
 };
