@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,9 @@ def export_html(
         SizeError: a limit within which not even the text fits.
         RecordingError: a batch of several sequences.
         OSError: the place can't be written to.
+
+    Warns:
+        UserWarning: a head of `heads` is not held whole, and why.
     """
     from softmap.viewer.answers import Answers
 
@@ -103,9 +107,13 @@ def export_html(
 
     before, after = _around(about["title"])
     pieces = Pieces(round(limit * 1e6), len(before) + len(after))
-    Holding(recording, answers, pieces, doing).fill(list(dict.fromkeys(chosen)), queries, query)
+    holding = Holding(recording, answers, pieces, doing)
+    holding.fill(list(dict.fromkeys(chosen)), queries, query)
     with written(path) as draft:
         draft.write_bytes(before + "".join(f"{piece.element()}\n" for piece in pieces).encode("ascii") + after)
+    for place in named:
+        if why := holding.why_not(place):
+            warnings.warn(f"{path} does not hold head {place} whole: {why}.", stacklevel=2)
     return pieces.size
 
 

@@ -104,6 +104,12 @@ class Holding:
             every = ",".join(str(Place(number, head)) for head in range(layer.heads))
             self._try(f"received/{number}", "received", heads=every)
 
+    def why_not(self, place: Place) -> str:
+        """Why a head is not held whole; empty where it is."""
+        if f"q/{place}" in self._pieces:
+            return ""
+        return self._of[place.layer].why or f"it does not fit within {self._pieces.limit / 1e6:g} MB"
+
     def _add_texts(self, query: int) -> None:
         """The texts, and what matrices are made of: without them there is no file."""
         about = dict(self._ask("about"))
