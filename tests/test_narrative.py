@@ -9,7 +9,8 @@ import softmap
 from softmap import masks
 from softmap.language import describe_mask, describe_step_2
 from softmap.mechanism import Steps
-from softmap.narrative import Grid, Strips, narrate, percent, write
+from softmap.narrative import narrate
+from softmap.sections import Grid, Strips, percent, write
 from softmap.telling import Added
 
 TEXT = "The unbelievable cat sat on a mat."

@@ -1,21 +1,19 @@
 """A story -> what is said and shown, section by section, for any renderer to set on its page.
 
-A section holds sentences and pictures. A picture is numbers with labels (`Grid`, `Strips`); how wide a page is,
-and what to leave out where it is too narrow, is the renderer's business.
+How wide a page is, and what to leave out where it is too narrow, is the renderer's business.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from softmap.language import describe_step_2, say
 from softmap.mechanism import PAGE
+from softmap.sections import Grid, Reading, Section, Strips, percent, write
 from softmap.shares import POSITIONAL
 from softmap.words import printable
 
@@ -24,129 +22,16 @@ if TYPE_CHECKING:
 
     from jaxtyping import Bool, Float
 
+    from softmap.sections import Style
     from softmap.story import Source, Story
     from softmap.words import Unit
 
     Numbers = np.ndarray[Any, Any]
 
-Style = Literal["number", "weight", "percent", "precise"]
 FEW = 8
 """Numbers in a row that are shown as numbers, not as shades."""
 TOP = 4
 """How many keys a sentence names before it speaks of the others."""
-
-
-@dataclass(frozen=True)
-class Strips:
-    """One row of many numbers for each token, to be shown as a strip of colours.
-
-    Attributes:
-        stage: its name in the vocabulary, such as ``q``.
-        formula: how it came about, with shapes.
-        labels: one a row.
-        values: (rows, numbers).
-        pointed: the rows that are pointed out, several where a word has pieces.
-    """
-
-    stage: str
-    formula: str
-    labels: tuple[str, ...]
-    values: Float[Numbers, "rows numbers"]
-    pointed: range
-
-    @property
-    def span(self) -> float:
-        """The absolute value whose shade is the strongest: 99% of the numbers lie within."""
-        return float(np.quantile(np.abs(self.values), 0.99)) or 1.0
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A matrix with a label for each row and column, to be shown as coloured numbers.
-
-    Attributes:
-        name: what it is: a stage's name, or a phrase.
-        rows: the labels of the rows.
-        columns: the labels of the columns.
-        values: (rows, columns).
-        style: how its numbers are written.
-        pointed: the rows that are pointed out, several where a word has pieces; none where rows are not words.
-        sums: whether each row's sum stands at its end.
-        mark: a cell that is pointed out.
-        essential: whether all of it must be shown, however narrow the page.
-        digits: how many decimals its numbers have, where its style leaves that open.
-    """
-
-    name: str
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
-    values: Float[Numbers, "rows columns"]
-    style: Style = "number"
-    pointed: range = range(0)
-    sums: bool = False
-    mark: tuple[int, int] | None = None
-    essential: bool = False
-    digits: int = 2
-
-    def text(self, row: int, column: int) -> str:
-        """One number as it is written."""
-        return write(float(self.values[row, column]), self.style, whole=self.is_whole, digits=self.digits)
-
-    def sum_text(self, row: int) -> str:
-        """The sum of one row as it is written."""
-        return write(float(self.values[row].sum()), self.style)
-
-    def pointed_alone(self) -> Grid:
-        """The pointed-out rows without the others."""
-        rows = slice(self.pointed.start, self.pointed.stop)
-        return replace(self, rows=self.rows[rows], values=self.values[rows], pointed=range(len(self.pointed)))
-
-    def heat(self) -> Float[Numbers, "rows columns"]:
-        """Each number as a shade from 0 to 1; −∞ as NaN, for none. Shares of a whole keep 0 and 1 as they are."""
-        finite = np.isfinite(self.values)
-        if self.style != "number":
-            return np.where(finite, self.values, np.nan)
-        low, high = self.values[finite].min(), self.values[finite].max()
-        shades: Numbers = (np.where(finite, self.values, np.nan) - low) / ((high - low) or 1)
-        return shades
-
-    @property
-    def has_bars(self) -> bool:
-        """Whether a bar from 0 can stand for a number: for shares of a whole, not for scores."""
-        return self.style in ("weight", "percent")
-
-    @cached_property
-    def is_whole(self) -> bool:
-        """Whether all its numbers are whole, and are written so."""
-        finite = self.values[np.isfinite(self.values)]
-        return bool((finite == np.rint(finite)).all())
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A sentence that reads one row of a section's matrix."""
-
-    row: int
-    text: str
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the story.
-
-    Attributes:
-        name: ``source``, ``tokens``, ``projection``, ``scores``, ``scaled``, ``weights``, ``output`` or ``agreement``.
-        title: its heading; empty where it has none.
-        sentences: what is said, before the pictures.
-        pictures: what is shown.
-        readings: a sentence for each row, after the pictures.
-    """
-
-    name: str
-    title: str
-    sentences: tuple[str, ...]
-    pictures: tuple[Grid | Strips, ...] = ()
-    readings: tuple[Reading, ...] = ()
 
 
 def narrate(story: Story) -> tuple[Section, ...]:
@@ -191,24 +76,6 @@ def headline(text: str, longest: int = 200) -> str:
     """The text on one line, its end left out where it is long."""
     line = printable(" ".join(text.split()))
     return line if len(line) <= longest else line[: longest - 1] + "…"
-
-
-def percent(share: float) -> str:
-    """A share as a whole percentage; one that would round to nothing as less than one."""
-    return "<1%" if 0 < share < 0.005 else f"{100 * share:.0f}%"
-
-
-def write(value: float, style: Style, *, whole: bool = False, digits: int = 2) -> str:
-    """A number as it stands in a matrix."""
-    if math.isinf(value):
-        return "−∞"
-    if style == "percent":
-        return percent(value)
-    if style == "weight":
-        return f"{value:.2f}"
-    if style == "precise":
-        return "0" if value == 0 else f"{value:.4f}" if abs(value) >= 0.0005 else f"{value:.0e}"
-    return f"{value:.0f}" if whole else f"{value:.{digits if abs(value) < 100 else min(digits, 1)}f}"
 
 
 def _source(story: Story) -> Section:

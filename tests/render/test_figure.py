@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 import softmap
-from softmap.narrative import percent, write
 from softmap.render import figure as renderer
 from softmap.render.figure import as_figure, save_figure
+from softmap.sections import percent, write
 from softmap.words import Unit
 
 ROOT = Path(__file__).parents[2]

@@ -20,9 +20,10 @@ from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
 from softmap.language import say
-from softmap.narrative import Grid, narrate, percent, write
+from softmap.narrative import narrate
 from softmap.render.fonts import FONTS, choose_fonts, drawing_style
 from softmap.render.sheet import ACCENT, INK, MUTED, RULE, Sheet
+from softmap.sections import Grid, percent, write
 
 if TYPE_CHECKING:
     from jaxtyping import Float

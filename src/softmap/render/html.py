@@ -20,7 +20,8 @@ from markupsafe import Markup, escape
 
 from softmap import __version__
 from softmap.language import say
-from softmap.narrative import Grid, Section, Strips, headline, narrate, percent
+from softmap.narrative import headline, narrate
+from softmap.sections import Grid, Section, Strips, percent
 
 if TYPE_CHECKING:
     from jaxtyping import Float

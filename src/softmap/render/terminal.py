@@ -18,9 +18,10 @@ from rich.style import Style
 from rich.text import Text
 
 from softmap.language import say
-from softmap.narrative import Grid, Section, Strips, headline, mark, narrate
+from softmap.narrative import headline, mark, narrate
 from softmap.render import colors
 from softmap.render.lines import break_lines
+from softmap.sections import Grid, Section, Strips
 
 if TYPE_CHECKING:
     from softmap.story import Story

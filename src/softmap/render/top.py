@@ -12,8 +12,8 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from softmap.narrative import percent
 from softmap.render import colors
+from softmap.sections import percent
 from softmap.words import printable
 
 if TYPE_CHECKING:

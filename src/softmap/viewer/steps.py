@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from softmap.language import describe_step_2, say
-from softmap.narrative import narrate, percent
+from softmap.narrative import narrate
+from softmap.sections import percent
 from softmap.story import explain
 from softmap.telling import added_by, steps_of
 from softmap.viewer.texts import holding
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
     from softmap.mechanism import Steps
-    from softmap.narrative import Section
     from softmap.recorded import RecordedLayer, Recording
+    from softmap.sections import Section
     from softmap.telling import Added
     from softmap.viewer.texts import Texts
 
