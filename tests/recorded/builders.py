@@ -102,6 +102,19 @@ def assert_same(one, other):
         assert_same_layers(first.layers, second.layers)
 
 
+def make_two_texts():
+    """An encoder-decoder: layers of the encoder, of the decoder, and across."""
+    encoder = {"part": "encoder", "queries_of": "tokens", "keys_of": "tokens", "mask": masks.full()}
+    cross = {"kind": "cross", "queries_of": "target", "keys_of": "tokens", "mask": masks.full()}
+    layers = (
+        make_layer(0, number=0, queries=12, **encoder),
+        make_layer(1, number=1, queries=7, queries_of="target", keys_of="target"),
+        make_layer(2, number=2, queries=7, keys=12, **cross),
+    )
+    texts = make_tokens(12), make_tokens(7, "in another language it was said")
+    return Recording(ORIGIN, (RecordedSequence(layers, *texts),))
+
+
 def make_picture(count=9, of=None, path="layers", grid=(2, 3), first=1, seed=0):
     """A picture of random colours, with its patches in one place."""
     tokens = first + torch.arange(grid[0] * grid[1]).view(grid)

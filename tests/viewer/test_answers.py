@@ -13,7 +13,7 @@ import torch
 from by_blocks import HALF, blocks, by_words, dense_of, make_pieces, rescale
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recorded.builders import make_layer, make_recording, make_tokens
+from recorded.builders import make_layer, make_recording, make_tokens, make_two_texts
 
 import softmap
 from softmap import masks
@@ -53,16 +53,7 @@ def of_numbers():
 
 @pytest.fixture(scope="module")
 def of_two_texts():
-    """An encoder-decoder: layers of the encoder, of the decoder, and across."""
-    tokens, target = make_tokens(12), make_tokens(7, "in another language it was said")
-    encoder = {"part": "encoder", "queries_of": "tokens", "keys_of": "tokens", "mask": masks.full()}
-    cross = {"kind": "cross", "queries_of": "target", "keys_of": "tokens", "mask": masks.full()}
-    layers = (
-        make_layer(0, number=0, queries=12, **encoder),
-        make_layer(1, number=1, queries=7, queries_of="target", keys_of="target"),
-        make_layer(2, number=2, queries=7, keys=12, **cross),
-    )
-    return Answers(Recording(make_recording().origin, (RecordedSequence(layers, tokens, target),)))
+    return Answers(make_two_texts())
 
 
 @pytest.fixture(scope="module")

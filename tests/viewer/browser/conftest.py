@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from by_blocks import make_pieces
-from recorded.builders import ORIGIN, make_layer, make_recording, make_tokens
+from recorded.builders import ORIGIN, make_layer, make_recording, make_two_texts
 from viewer.browser.hostile import HOSTILE, make_hostile
 from viewer.browser.reading import Reader
 from viewer.pages import SOURCES, chromium
@@ -72,16 +72,7 @@ def causal():
 
 @pytest.fixture(scope="session")
 def two_texts():
-    """An encoder-decoder: layers of the encoder, of the decoder, and across."""
-    encoder = {"part": "encoder", "queries_of": "tokens", "keys_of": "tokens", "mask": masks.full()}
-    cross = {"kind": "cross", "queries_of": "target", "keys_of": "tokens", "mask": masks.full()}
-    layers = (
-        make_layer(0, number=0, queries=12, **encoder),
-        make_layer(1, number=1, queries=7, queries_of="target", keys_of="target"),
-        make_layer(2, number=2, queries=7, keys=12, **cross),
-    )
-    texts = make_tokens(12), make_tokens(7, "in another language it was said")
-    return Recording(ORIGIN, (RecordedSequence(layers, *texts),))
+    return make_two_texts()
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,9 @@ import { number, percent } from "./format.js";
  */
 export function weightOf(app, cell, unit) {
   if (cell.visible) return percent(cell.weight);
+  const masked = cell.score !== null && cell.scaled === null;
   const sink = cell.key === 0 || app.sides().keys.peek(unit)?.special;
-  return app.say(sink && app.shown().sinks !== "shown" ? "left_out" : "unseen");
+  return app.say(sink && !masked && app.shown().sinks !== "shown" ? "left_out" : "unseen");
 }
 
 /**
