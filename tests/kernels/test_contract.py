@@ -156,6 +156,15 @@ def test_hard_inputs_have_the_reference_statistics(kernel, make, tokens, mask):
 
 
 @every_kernel
+def test_the_largest_weights_fall_where_scores_are_neighbouring_floats(kernel):
+    """An exponential that is exact to its last bit may still rise where its argument falls by one."""
+    scores = torch.tensor(-0.2973341941833496).view(torch.int32) + torch.arange(60, dtype=torch.int32)
+    k = torch.cat((torch.zeros(1), scores.view(torch.float32))).view(1, -1, 1)
+    problem, wanted = Problem(torch.ones(1, 1, 1), k, masks.full(), 1.0), Wanted(top=61)
+    assert_agree(kernel.sweep(problem, wanted), problem, wanted)
+
+
+@every_kernel
 @pytest.mark.parametrize("top", [1, 2, 8, 64])
 @pytest.mark.parametrize("tokens", [16, 63, 200, 300])
 @pytest.mark.parametrize("width", [1, 7, 64])

@@ -341,6 +341,8 @@ class Strip {
       store(x + i, exp2_of(power) * unit[r]);
     }
     for (int i = 0; i < job.top; i++) {
+      // of neighbouring floats exp2_of can round the lower one's power up, and that of the higher one down
+      if (i) x[i] = std::min(x[i], x[i - 1]);
       job.top_weights[at * job.top + i] = x[i];
       job.top_keys[at * job.top + i] = i < list.count ? int64_t(key_of(list.entries[i])) : -1;
     }
