@@ -128,6 +128,18 @@ def test_what_softmap_cannot_do_is_one_message_and_exits_with_1(arguments, messa
     assert result.stdout == ""
 
 
+def test_name_is_not_taken_for_a_text(tmp_path, monkeypatch):
+    (tmp_path / "README").write_text("I love learning", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for text, said in (
+        ("README", "README: expected a text, got a file. Give it so: softmap explain --file README"),
+        ("notes.txt", "notes.txt: expected a text, got what looks like a name. Check the name."),
+    ):
+        result = softmap(text)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert said in result.stderr
+
+
 def test_file_that_is_not_utf_8_is_refused_with_the_byte_and_its_place(tmp_path):
     (tmp_path / "text.txt").write_bytes("café".encode("latin-1"))
     result = softmap("--file", str(tmp_path / "text.txt"))

@@ -261,6 +261,7 @@ def plain_tokens(text, pieces, spans):
         ("Ã©", "Ã©", "Ã©"),
         ("caf\u0065\u0301", "cafÃ©", "café"),  # a tokenizer that composes
         ("CAFÉ", "cafÃ©", "café"),
+        ("caf\u0065\u0301", "Ã", r"\xc3"),  # one that composes, and cuts what it composed
         ("I \ufffd", "ðŁĺ", r"\xf0\x9f\x98"),  # a text that ends within a character
         ("naïve", "naive", "naive"),  # a vocabulary that takes accents away
         ("ing", "##ing", "##ing"),
@@ -280,3 +281,8 @@ def test_special_token_is_shown_as_it_is_though_it_could_be_bytes():
 @pytest.mark.parametrize("wanted", ["for", "Ġfor", "␣for"])
 def test_token_of_bytes_is_found_without_the_sign_of_its_space(wanted):
     assert find_row((Unit("form", 0, 1), Unit("␣for", 1, 2)), wanted) == 1
+
+
+def test_word_that_is_there_as_typed_comes_before_one_in_another_case():
+    units = (Unit("The", 0, 1), Unit("␣cat", 1, 2), Unit("␣the", 2, 3), Unit("⏎", 3, 4))
+    assert [find_row(units, wanted) for wanted in ("the", "The", "CAT", "␣THE", "Ċ")] == [2, 0, 1, 2, 3]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 _SIGNS = str.maketrans({" ": "␣", "\n": "⏎", "\r": "␍", "\t": "⇥"})
+_SPACES = "".join(_SIGNS.values())
 _PRINTED = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 """The bytes that vocabularies of bytes write as the character of that number; the others follow from 256 on."""
 _BYTES = {chr(byte): byte for byte in _PRINTED} | {
@@ -91,7 +92,8 @@ def token_label(tokens: Tokens, i: int) -> str:
         read = data.decode()
     except UnicodeDecodeError:
         # part of a character, whose white space the span may lack; of one that was cut, the text has a sign in its place
-        part = data.strip() in surface.encode() or "\ufffd" in surface
+        spelt = (surface, unicodedata.normalize("NFC", surface))
+        part = any(data.strip() in each.encode() for each in spelt) or "\ufffd" in surface
         return "".join(f"\\x{byte:02x}" for byte in data) if part else printable(piece)
     return printable(read.translate(_SIGNS)) if _alike(read, surface) else printable(piece)
 
@@ -123,16 +125,21 @@ def attention_from(
 def find_row(units: tuple[Unit, ...], wanted: str | int) -> int:
     """Which unit is meant: by its label, in any case if no other reading fits, or by its index, as in 3 or ":3".
 
-    A token of bytes is also found without the sign of its space, and as GPT-2's vocabulary has it: `␣for` by "for" or "Ġfor".
+    A token of bytes is also found as GPT-2's vocabulary has it, and without the sign of its space: `␣for` by "Ġfor" or "for".
 
     Raises:
         RowError: no unit has this label, or several have.
     """
     if isinstance(wanted, str):
         exact = [i for i, unit in enumerate(units) if unit.label == wanted]
-        folded = [i for i, unit in enumerate(units) if unit.label.casefold() == wanted.casefold()]
-        typed = [i for i, unit in enumerate(units) if unit.label.lstrip("␣⏎⇥") == wanted.lstrip("ĠĊ") != ""]
-        for found in (exact, folded, typed):
+        folded = [
+            i
+            for i, unit in enumerate(units)
+            if wanted.casefold() in (unit.label.casefold(), unit.label.lstrip(_SPACES).casefold())
+        ]
+        typed = [i for i, unit in enumerate(units) if wanted and wanted == unit.label.lstrip(_SPACES)]
+        written = [i for i, unit in enumerate(units) if unit.label == _of_bytes(wanted)]
+        for found in (exact, written, typed, folded):
             if len(found) == 1:
                 return found[0]
             if found:
@@ -150,6 +157,14 @@ def find_row(units: tuple[Unit, ...], wanted: str | int) -> int:
         "neither",
         f"There are {len(units)}, counted from 0: {shown}.",
     )
+
+
+def _of_bytes(wanted: str) -> str | None:
+    """What a vocabulary of bytes writes so, as tokens are labelled; None where it writes nothing so."""
+    try:
+        return bytes(_BYTES[char] for char in wanted).decode().translate(_SIGNS)
+    except (KeyError, UnicodeDecodeError):
+        return None
 
 
 def _as_index(wanted: Any) -> int:

@@ -343,12 +343,12 @@ class TestTheMap:
         assert cell["mean"] == pytest.approx(at["weight"])
         assert at["score"] == float(matrix.scores[2, 3])
         assert at["scaled"] == float(matrix.scaled[2, 3])
-        assert at["visible"] is True
+        assert at["hidden"] == ""
         assert at["query_context"] == ["I ", "love", " learning, and learning loves me unbelie"]
 
     def test_a_pixel_that_may_not_be_seen(self, of_decoder, decoder):
         cell = ask(of_decoder, "pixel", layer=0, head=1, zoom=0, row=3, column=7)
-        assert (cell["mean"], cell["max"], cell["at"]["visible"], cell["at"]["scaled"]) == (None, None, False, None)
+        assert (cell["mean"], cell["max"], cell["at"]["hidden"], cell["at"]["scaled"]) == (None, None, "masked", None)
         assert cell["at"]["weight"] == 0
         assert cell["at"]["score"] == float(decoder[0, 1].scores[3, 7])
         assert ask(of_decoder, "pixel", layer=0, head=1, zoom=4, row=3, column=7)["at"] is None
@@ -369,8 +369,10 @@ class TestTheMap:
     def test_a_left_out_key_is_not_seen_and_keeps_its_score(self, of_decoder, decoder):
         for sinks in ("hidden", "rescaled"):
             cell = ask(of_decoder, "pixel", layer=0, head=2, zoom=0, row=5, column=0, sinks=sinks)
-            assert (cell["mean"], cell["at"]["visible"], cell["at"]["weight"]) == (None, False, 0)
+            assert (cell["mean"], cell["at"]["hidden"], cell["at"]["weight"]) == (None, "left_out", 0)
             assert cell["at"]["score"] == float(decoder[0, 2].scores[5, 0])
+            last = ask(of_decoder, "pixel", layer=0, head=2, zoom=0, row=5, column=299, sinks=sinks)
+            assert last["at"]["hidden"] == "masked"  # a special token, which the mask hides anyway
 
     def test_a_pixel_in_words_has_the_weight_between_words(self, of_encoder, encoder):
         starts = ask(of_encoder, "starts", of="tokens", words=1)

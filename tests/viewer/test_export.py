@@ -178,7 +178,7 @@ def test_a_text_beyond_a_page_has_an_overview_and_all_that_fits(browser, tmp_pat
 def test_what_is_not_held_is_said(browser, tmp_path):
     recording = make_recording(queries=700, d_k=64)
     limit = (size_of_page() + 250_000) / 1e6  # q and k of one head would take 400,000 bytes
-    with pytest.warns(UserWarning, match=r"does not hold head 0\.1 whole: it does not fit within 0\.\d+ MB\."):
+    with pytest.warns(UserWarning, match=r"does not hold head 0\.1 whole: what comes .* within 0\.\d+ MB\."):
         size = export_html(recording, tmp_path / "map.html", heads=[(0, 1)], rows=[7, 650], limit=limit)
     assert size == (tmp_path / "map.html").stat().st_size <= 1e6 * limit
     answers, head = Answers(recording), {"layer": 0, "head": 1, "words": 0}
@@ -413,13 +413,27 @@ def test_the_command_writes_a_page_and_pictures(tmp_path):
     assert (tmp_path / "a.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
+def test_a_file_of_texts_alone_says_that_it_holds_no_more(browser, tmp_path):
+    recording = make_recording(queries=40, d_k=512, layers=40)
+    export_html(recording, tmp_path / "map.html", limit=(size_of_page() + 130_000) / 1e6)
+    with serve_channel(browser, tmp_path / "map.html") as ask:
+        kinds = ask.holds.partition("It holds ")[2]
+        assert kinds == "the weights alone in float16, without their steps or nothing."
+
+
 def test_heads_that_were_asked_for_and_are_not_there_are_said(tmp_path):
     make_recording(queries=40, d_k=512).save(tmp_path / "run.softmap")
     limit = (size_of_page() + 350_000) / 1e6  # for one of them
-    done = run(tmp_path / "run.softmap", "--html", tmp_path / "a.html", "--heads", "1.2,0.1", "--limit", limit)
+    done = run(tmp_path / "run.softmap", "--html", tmp_path / "a.html", "--heads", "1.2,0.1,0.1", "--limit", limit)
     assert done.exit_code == 0, done.output
-    assert f"Warning: {tmp_path / 'a.html'} does not hold head 0.1 whole: it does not fit within" in done.stderr
-    assert "head 1.2" not in done.stderr
+    (said,) = (line for line in done.stderr.splitlines() if line.startswith("Warning: "))
+    assert f"{tmp_path / 'a.html'} does not hold head 0.1 whole: what comes before it leaves no room" in said
+
+
+def test_heads_that_no_file_can_hold_are_said_with_the_reason_alone(tmp_path):
+    mask = masks.documents([i % 2 for i in range(3000)])
+    with pytest.warns(UserWarning, match=r"head 0\.1 whole: documents\(.*expected at most .* got [^.]*\.$"):
+        export_html(make_recording(queries=3000, mask=mask), tmp_path / "map.html", heads=[(0, 1)])
 
 
 @pytest.mark.parametrize(

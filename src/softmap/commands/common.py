@@ -85,6 +85,17 @@ def check_new(folder: Path) -> None:
         raise ParameterError(f"--output {folder}", f"{folder.parent} to be a folder", "none of that name", hint)
 
 
+def check_text(text: str) -> str:
+    """A text that has a word, before a model is loaded for it.
+
+    Raises:
+        TextError: it has none.
+    """
+    if not text.strip():
+        raise TextError("text", "at least one word", "an empty text", "Give a sentence, such as 'I love learning'.")
+    return text
+
+
 def read_file(file: Path) -> str:
     """The text of a file, or of standard input."""
     name = str(file)

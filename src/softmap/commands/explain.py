@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shlex
 import warnings
 from pathlib import Path
@@ -17,6 +18,7 @@ from softmap.commands.common import (
     PARTIAL,
     Show,
     check_endings,
+    check_text,
     open_recording,
     print_page,
     progress,
@@ -152,13 +154,15 @@ def _read_text(text: str | None, file: Path | None) -> str:
     if text is not None and file is None:
         if is_recording(text):
             raise click.UsageError(f"{text} is a recording; explain it with --recording {shlex.quote(text)}")
+        if os.path.isfile(text):
+            raise TextError(text, "a text", "a file", f"Give it so: softmap explain --file {shlex.quote(text)}")
         if looks_like_a_name(text):
             hint = "Give a file with --file, a recording with --recording; a text that is written so, with --file -."
             raise TextError(text, "a text", "what looks like a name", f"{suggest(meant_by(Path(text)))} {hint}")
-        return text
+        return check_text(text)
     if file is None or text is not None:
         raise click.UsageError('Give either TEXT or --file, as in: softmap explain "I love learning"')
-    return read_file(file)
+    return check_text(read_file(file))
 
 
 def _write(told: Story, path: Path, kind: str) -> None:
@@ -166,6 +170,7 @@ def _write(told: Story, path: Path, kind: str) -> None:
 
     try:
         with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)  # said below, whatever filters make of warnings
             save(told, path, kind)
     except OSError as error:
         place = "a file that can be written"

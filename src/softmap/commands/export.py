@@ -129,7 +129,7 @@ def _write(option: str, file: Path, write: Callable[[], str]) -> None:
     """Write a file, and say so."""
     try:
         with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
+            warnings.simplefilter("always", UserWarning)  # said below, whatever filters make of warnings
             said = write()
     except OSError as error:
         got = error.strerror or str(error)

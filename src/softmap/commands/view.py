@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from softmap.commands.common import BATCH, PARTIAL, open_recording, progress, read_file
+from softmap.commands.common import BATCH, PARTIAL, check_text, open_recording, progress, read_file
 from softmap.commands.naming import LONGEST, looks_like_a_name, meant_by, suggest
 from softmap.errors import RecordingError, TextError
 
@@ -102,9 +102,7 @@ def _record(what: str | None, file: Path | None, partial: bool, batch: int | Non
         raise click.UsageError("--batch and --partial are about a recording; name its folder.")
     if (what is None) == (file is None):
         raise click.UsageError('Give a recording, a text or --file, as in: softmap view "I love learning"')
-    text = read_file(file) if file is not None else str(what)
-    if not text.strip():
-        raise TextError("text", "at least one word", "an empty text", "Give a sentence, such as 'I love learning'.")
+    text = check_text(read_file(file) if file is not None else str(what))
     truncate = model.pop("truncate")
     from softmap.models.load import DEFAULT_MODEL
     from softmap.narrative import headline

@@ -1,1 +1,1 @@
-"""A story onto a page: terminal, HTML, figure, JSON. Renderers read stories and narratives, never models."""
+"""A story onto a page: terminal, HTML, figure, JSON. Renderers read stories and sections, never models."""

@@ -61,6 +61,7 @@ class Numbers(NamedTuple):
 
 
 Answer = dict[str, Any] | Numbers
+Edges = np.ndarray[Any, Any]
 
 
 class Answers:
@@ -224,12 +225,18 @@ class Answers:
             "score": float(layer.matrix.scores[which.head, query, key]),
             "scaled": scaled if math.isfinite(scaled) else None,
             "pieces": int(max(np.diff(rows).max(), np.diff(keys).max())),
-            "visible": bool(self._tiles.sight(which.layer, which.sinks).cells(rows, keys, cancelled)[0, 0]),
+            "hidden": self._why_hidden(which, rows, keys, cancelled),
             "query_label": sides[0].unit(row, words).label,
             "key_label": sides[1].unit(column, words).label,
             "query_context": sides[0].context(row, words),
             "key_context": sides[1].context(column, words),
         }
+
+    def _why_hidden(self, which: Which, rows: Edges, keys: Edges, cancelled: Cancelled) -> str:
+        """Why a cell has no weight; empty where it has one."""
+        sights = (self._tiles.sight(which.layer, sinks) for sinks in (which.sinks, "shown"))
+        seen, unmasked = (bool(sight.cells(rows, keys, cancelled)[0, 0]) for sight in sights)
+        return "" if seen else "left_out" if unmasked else "masked"
 
     # ---- rows
 

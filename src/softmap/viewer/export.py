@@ -111,7 +111,7 @@ def export_html(
     holding.fill(list(dict.fromkeys(chosen)), queries, query)
     with written(path) as draft:
         draft.write_bytes(before + "".join(f"{piece.element()}\n" for piece in pieces).encode("ascii") + after)
-    for place in named:
+    for place in dict.fromkeys(named):
         if why := holding.why_not(place):
             warnings.warn(f"{path} does not hold head {place} whole: {why}.", stacklevel=2)
     return pieces.size

@@ -108,7 +108,10 @@ class Holding:
         """Why a head is not held whole; empty where it is."""
         if f"q/{place}" in self._pieces:
             return ""
-        return self._of[place.layer].why or f"it does not fit within {self._pieces.limit / 1e6:g} MB"
+        return (
+            self._of[place.layer].why
+            or f"what comes before it leaves no room for it within {self._pieces.limit / 1e6:g} MB"
+        )
 
     def _add_texts(self, query: int) -> None:
         """The texts, and what matrices are made of: without them there is no file."""

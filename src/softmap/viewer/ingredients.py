@@ -56,7 +56,7 @@ class Ingredients:
             if not self.why:
                 self._mask = shared.name("mask", _runs(layer.mask, *layer.shape[1:]))
         except SoftmapError as error:
-            self.why = str(error)
+            self.why = f"{error.subject}: expected {error.expected}, got {error.got}"  # its hint is for who records
         if layer.bias is not None and not self.why:
             self._add_biases(layer.bias)
 

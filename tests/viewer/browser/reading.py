@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import numpy as np
@@ -31,6 +32,7 @@ SHADES = """() => Object.fromEntries([...document.querySelectorAll(".reader .uni
 STILL = """() => new Promise((resolve) => {
   const still = () => { watch.disconnect(); resolve(); };
   let timer = setTimeout(still, 120);
+  setTimeout(still, 5000);
   const watch = new MutationObserver(() => { clearTimeout(timer); timer = setTimeout(still, 120); });
   watch.observe(document.body, { subtree: true, childList: true, attributes: true, characterData: true });
 })"""
@@ -88,8 +90,11 @@ class Reader:
 
     def rest(self):
         """Until nothing on the page changes any more, and nothing it asked for is on its way."""
-        self.page.evaluate(STILL)
-        while self._awaited:
+        end = time.monotonic() + 15
+        awaited = True
+        while awaited or self._awaited:  # an answer that comes as the page was still is yet to be drawn
+            assert time.monotonic() < end, f"the page does not rest; it awaits {self._awaited}"
+            awaited = bool(self._awaited)
             self.page.evaluate(STILL)
 
     @property

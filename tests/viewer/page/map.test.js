@@ -7,7 +7,7 @@ import { ticksOf } from "../../../src/softmap/viewer/page/map/legend.js";
 import { brief, short } from "../../../src/softmap/viewer/page/map/overlay.js";
 import { createQueue } from "../../../src/softmap/viewer/page/map/queue.js";
 import { openSides } from "../../../src/softmap/viewer/page/map/sides.js";
-import { weightOf } from "../../../src/softmap/viewer/page/weight.js";
+import { scoresOf, weightOf } from "../../../src/softmap/viewer/page/weight.js";
 
 test("the coarsest picture of a map has at most 64 pixels a side", () => {
   for (const size of [1, 3, 64, 65, 74, 4096, 16384, 131072]) {
@@ -232,11 +232,17 @@ test("cells say their weight in few characters, and never that a weight is 0", (
   assert.deepEqual([1, 0.955, 0.0994, 0.0123, 0.0094, 0.0005, 0.0004, 0].map(brief), ["100", "96", "10", "1", ".9", ".1", "<.1", "<.1"]);
 });
 
-test("a cell without a weight says why: the query may not see the key, or the key is left out with the sinks", () => {
-  const app = { say: (name) => name, shown: () => ({ sinks: "hidden" }), sides: () => ({ keys: { peek: (unit) => ({ special: unit === 8 }) } }) };
-  const said = (key, of) => weightOf(app, { key, visible: false, weight: 0, score: 1.5, scaled: 0.75, ...of }, key);
-  assert.deepEqual([said(0, {}), said(8, {}), said(8, { scaled: null }), said(5, { scaled: null })], ["left_out", "left_out", "unseen", "unseen"]);
-  assert.equal(said(8, { score: null, scaled: null }), "left_out"); // of a weight alone no more is known
+test("a cell says its weight, or why there is none; of weights in float16 no digits that these do not have", () => {
+  const app = { say: (name) => name };
+  const said = (of) => weightOf(app, { hidden: "", weight: 0.1234, score: 1.5, scaled: 0.75, pieces: 1, ...of });
+  assert.deepEqual([said({}), said({ hidden: "masked" }), said({ hidden: "left_out" })], ["12.3%", "masked", "left_out"]);
+  assert.deepEqual([said({ score: null }), said({ score: null, weight: 1e-6 })], ["12.3%", "<0.0061%"]);
+});
+
+test("scores of words are said to be those of pieces, but where nothing is seen", () => {
+  const names = (of) => scoresOf({ say: (name) => name }, { hidden: "", weight: 0.5, score: 1.5, scaled: 0.75, pieces: 2, ...of }).map(([name]) => name);
+  assert.deepEqual([names({}), names({ hidden: "masked", scaled: null }), names({ pieces: 1 })], [["score_pieces", "scaled"], ["score", "scaled"], ["score", "scaled"]]);
+  assert.deepEqual(names({ score: null, scaled: null }), []);
 });
 
 test("the legend's ticks go from the low end of the scale to 100%", () => {

@@ -17,6 +17,13 @@ export class Absent extends Refusal {
 }
 
 /**
+ * What an error says, in the page's language where it is the page's own.
+ * @param {Error} error
+ * @param {Say} say
+ */
+export const messageOf = (error, say) => (error instanceof Absent ? `${error.told(say)} ${say("file_hint")}` : error.message);
+
+/**
  * What a view shows in place of what is absent, and how a file is made that holds it.
  * @param {Absent} absent
  * @param {Say} say

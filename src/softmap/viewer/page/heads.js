@@ -1,6 +1,6 @@
 // All layers and heads as small pictures, each with what the head does. One is on the map; several can be picked.
 
-import { Absent } from "./absent.js";
+import { Absent, messageOf } from "./absent.js";
 import { optionsOf, tableOf } from "./colors.js";
 import { el, eachFrame } from "./dom.js";
 import { drawLegend, labelOf, ROLES } from "./roles.js";
@@ -60,7 +60,7 @@ export function createHeads(app) {
     drawLegend(app, legend, cells);
   }, (error) => {
     legend.hidden = false;
-    legend.replaceChildren(el("li", {}, app.say("heads_no_roles", { message: error.message })));
+    legend.replaceChildren(el("li", {}, app.say("heads_no_roles", { message: messageOf(error, app.say) })));
   });
   follow(app, grid, cells, () => picking);
   label();

@@ -53,6 +53,7 @@ export async function createHeld(pieces) {
     about,
     whole,
     overviews,
+    has: pieces.has,
     piece,
     ...texts,
     ...heads,
@@ -302,6 +303,7 @@ export async function cellOf(held, head, { layer, words, sinks, row, column }) {
   const { queries_of, keys_of } = held.layer(layer);
   const sides = await held.sides(layer, words);
   const [weight] = unitRow(head, sides, row, column, column + 1, sinks);
+  const [unmasked] = unitRow(head, sides, row, column, column + 1, "shown");
   const { query, key } = largestOf(head, sides, row, column, sinks);
   const scaled = "weights" in head ? null : scaledAt(head, query, key);
   const [one, other] = [await unitOf(held, queries_of, row, words), await unitOf(held, keys_of, column, words)];
@@ -312,7 +314,7 @@ export async function cellOf(held, head, { layer, words, sinks, row, column }) {
     score: "weights" in head ? null : scoreAt(head, query, key),
     scaled: Number.isFinite(scaled) ? scaled : null,
     pieces: Math.max(sides.rows[row + 1] - sides.rows[row], sides.keys[column + 1] - sides.keys[column]),
-    visible: !Number.isNaN(weight),
+    hidden: !Number.isNaN(weight) ? "" : Number.isNaN(unmasked) ? "masked" : "left_out",
     query_label: one.label,
     key_label: other.label,
     query_context: one.context,

@@ -1,5 +1,5 @@
-// Pixels of whole matrices in an exported file: overviews of some heads, thumbnails of all. What the map shows of a head
-// whose q and k are not held.
+// Pixels of whole matrices in an exported file: overviews of some heads, thumbnails of all. What there is of a head whose
+// q and k are not held.
 
 /** @typedef {import("./types").How} How */
 /** @typedef {import("./types").Sinks} Sinks */

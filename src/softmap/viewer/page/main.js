@@ -1,5 +1,6 @@
 // Puts the page together: state, data, and the views that show them.
 
+import { messageOf } from "./absent.js";
 import * as address from "./address.js";
 import { Gone } from "./channel/http.js";
 import { createData } from "./data.js";
@@ -134,7 +135,7 @@ function createApp(root, store, data, ended) {
     /** @param {unknown} error @param {boolean} [always] */
     report(error, always = false) {
       if (error instanceof DOMException && error.name === "AbortError") return;
-      const message = error instanceof Gone ? app.say("gone") : error instanceof Error ? error.message : String(error);
+      const message = error instanceof Gone ? app.say("gone") : error instanceof Error ? messageOf(error, app.say) : String(error);
       if (!always && message === told.message && performance.now() - told.dismissed < RESTING) return;
       told = { message, dismissed: Infinity };
       notice.hidden = false;

@@ -33,7 +33,7 @@ export function createStatus(app) {
       const question = { layer, head, zoom: 0, row, column, sinks, words: Number(words) };
       const { at, partial } = /** @type {import("./types").Pixel} */ (await app.data.ask("pixel", question, signal));
       if (signal.aborted) return;
-      if (at) line.replaceChildren(...told(app, at, column));
+      if (at) line.replaceChildren(...told(app, at));
       else if (partial) remark("file_no_weights");
       else remark("status_idle");
     } catch (error) {
@@ -54,13 +54,12 @@ export function createStatus(app) {
 /**
  * @param {import("./types").App} app
  * @param {NonNullable<import("./types").Pixel["at"]>} cell
- * @param {number} unit of the key
  */
-function told(app, cell, unit) {
+function told(app, cell) {
   const label = (/** @type {string} */ text, /** @type {number} */ place) =>
     el("span", {}, el("b", {}, shown(text)), el("small", {}, ` :${place}`));
   const numbers = [
-    [nameOfWeight(app), weightOf(app, cell, unit)],
+    [nameOfWeight(app), weightOf(app, cell)],
     ...scoresOf(app, cell),
   ];
   return [

@@ -13,7 +13,7 @@ export interface Channel {
   holds?: (say: App["say"]) => string;
   /** How much of a head it holds; left out where it can ask for everything. */
   extent?(layer: number, head: number): Extent;
-  /** What the map can show of a head that is not held whole, as like as can be to what is wanted; null of others. */
+  /** What the map can show of a head whose weights can't be had, as like as can be to what is wanted; null of others. */
   preview?(layer: number, head: number, how: How, sinks: Sinks): Shown | null;
 }
 
@@ -158,7 +158,8 @@ export interface Pixel {
     scaled: number | null;
     /** Of the word that has more: where that is more than one, score and scaled are of the pieces that look most. */
     pieces: number;
-    visible: boolean;
+    /** Why there is no weight: the query may not see the key, or the key is left out with the sinks. */
+    hidden: "" | "masked" | "left_out";
     query_label: string;
     key_label: string;
     query_context: [string, string, string];

@@ -2,17 +2,18 @@
 
 import { number, percent } from "./format.js";
 
+const LEAST = 2 ** -14; // below it float16, in which a file holds weights alone, has fewer digits than are said
+
+/** @typedef {NonNullable<import("./types").Pixel["at"]>} Cell */
+
 /**
- * The weight, or why there is none: the query may not see the key, or the key is left out with the sinks.
+ * The weight, or why there is none.
  * @param {import("./types").App} app
- * @param {NonNullable<import("./types").Pixel["at"]>} cell
- * @param {number} unit of the key
+ * @param {Cell} cell
  */
-export function weightOf(app, cell, unit) {
-  if (cell.visible) return percent(cell.weight);
-  const masked = cell.score !== null && cell.scaled === null;
-  const sink = cell.key === 0 || app.sides().keys.peek(unit)?.special;
-  return app.say(sink && !masked && app.shown().sinks !== "shown" ? "left_out" : "unseen");
+export function weightOf({ say }, { hidden, weight, score }) {
+  if (hidden) return say(hidden);
+  return score === null && weight < LEAST ? `<${percent(LEAST)}` : percent(weight);
 }
 
 /**
@@ -26,13 +27,13 @@ export function nameOfWeight(app) {
 /**
  * Steps 1 and 2 by name; nothing where a file holds the weight alone.
  * @param {import("./types").App} app
- * @param {NonNullable<import("./types").Pixel["at"]>} cell
+ * @param {Cell} cell
  * @returns {[string, string][]}
  */
-export function scoresOf({ say }, { score, scaled, pieces }) {
+export function scoresOf({ say }, { score, scaled, pieces, hidden }) {
   if (score === null) return [];
   return [
-    [say(pieces > 1 ? "score_pieces" : "score"), number(score)],
+    [say(pieces > 1 && !hidden ? "score_pieces" : "score"), number(score)],
     [say("scaled"), scaled === null ? "−∞" : number(scaled)],
   ];
 }

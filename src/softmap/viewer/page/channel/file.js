@@ -41,14 +41,21 @@ export async function fileChannel(pieces) {
  * @param {Held} held
  * @returns {import("../types").Channel["holds"]}
  */
-function holds({ about: { layers }, whole, overviews }) {
-  const total = layers.reduce((sum, layer) => sum + layer.heads, 0);
-  if (whole.length === total) return undefined;
+function holds({ about: { layers }, whole, overviews, extent, has }) {
+  const heads = layers.flatMap(({ number, heads }) => Array.from({ length: heads }, (_, head) => ({ number, head })));
+  const lacking = heads.filter(({ number, head }) => extent(number, head) !== "whole");
+  if (!lacking.length) return undefined;
   const rest = overviews.filter((name) => !whole.includes(name));
-  const others = layers.every(({ thumb }) => thumb === 0) ? "file_others_weights" : "file_others_thumbs";
+  const kinds = new Set(
+    lacking.map(({ number, head }) => {
+      if (extent(number, head) === "weights") return "file_others_weights";
+      return has(`thumbs/${number}`) ? "file_others_thumbs" : "file_others_none";
+    }),
+  );
   return (say) => {
     const more = rest.length ? say("file_more", { names: some(rest) }) : "";
-    const values = { whole: whole.length, total, names: some(whole), others: say(others), more };
+    const others = [...kinds].map((kind) => say(kind)).join(say("file_or"));
+    const values = { whole: whole.length, total: heads.length, names: some(whole), others, more };
     return say(whole.length ? "file_holds" : "file_holds_none", values);
   };
 }
@@ -205,7 +212,7 @@ function ofMaps(held) {
         throw absent(zoom < overview.zoom ? "file_no_detail" : "file_no_overview", values);
       }
       if (overview && zoom >= overview.zoom) throw absent("file_no_overview", { layer, head, hows: overview.hows.join(", ") });
-      const sides = await held.sides(Number(layer), words);
+      const sides = await held.sides(layer, words);
       const block = lazy.blockUnder({ row, column, zoom }, sides);
       const { shape, data } = await lazy.reduced(own, sides, block, { zoom, how, sinks }, lazy.pauses(signal));
       return { dtype: "float16", shape, data: Uint16Array.from(data, toHalf) };

@@ -2,7 +2,7 @@
 
 import { el } from "../dom.js";
 import { grouped, percent } from "../format.js";
-import { shown } from "../labels.js";
+import { shown as printed } from "../labels.js";
 import { nameOfWeight, scoresOf, weightOf } from "../weight.js";
 
 const AWAY = 14; // pixels from the pointer
@@ -20,7 +20,7 @@ export function createCard(app) {
      * @param {boolean} block whether it stands for more than one weight
      */
     fill(pixel, block) {
-      element.replaceChildren(...(block || !pixel.at ? tellBlock(app, pixel) : tellCell(app, pixel, pixel.at)));
+      element.replaceChildren(...(block || !pixel.at ? tellBlock(app, pixel) : tellCell(app, pixel.at)));
       element.hidden = false;
     },
     /**
@@ -41,11 +41,10 @@ export function createCard(app) {
 
 /**
  * @param {import("../types").App} app
- * @param {import("../types").Pixel} pixel
  * @param {NonNullable<import("../types").Pixel["at"]>} at
  */
-function tellCell(app, { keys }, at) {
-  const facts = [[nameOfWeight(app), weightOf(app, at, keys[0])], ...scoresOf(app, at)];
+function tellCell(app, at) {
+  const facts = [[nameOfWeight(app), weightOf(app, at)], ...scoresOf(app, at)];
   return [
     pair(at),
     el("p", { className: "facts" }, ...facts.map(([name, value]) => el("span", {}, el("i", {}, name), value))),
@@ -59,18 +58,18 @@ function tellCell(app, { keys }, at) {
  * @param {import("../types").Pixel} pixel
  */
 function tellBlock(app, { rows, keys, at, max, mean, partial }) {
-  const { say, store } = app;
+  const { say, shown } = app;
   const title = el("p", { className: "muted" }, say("map_block", { rows: range(rows), keys: range(keys) }));
   const facts = [{ name: "map_largest", value: max }, { name: "map_mean", value: mean }];
   const known = facts.flatMap(({ name, value }) => (value === null ? [] : [el("span", {}, el("i", {}, say(name)), percent(value))]));
-  const none = partial ? "file_no_weights" : store.get().sinks === "shown" ? "unseen" : "unseen_or_left_out";
+  const none = partial ? "file_no_weights" : shown().sinks === "shown" ? "masked" : "unseen_or_left_out";
   if (!known.length) return [title, el("p", { className: "muted" }, say(none))];
   return [title, at ? pair(at) : "", el("p", { className: "facts" }, ...known), ...(at ? contexts(app, at) : [])];
 }
 
 /** @param {NonNullable<import("../types").Pixel["at"]>} at */
 function pair(at) {
-  return el("p", { className: "pair" }, el("b", {}, shown(at.query_label)), el("i", {}, "→"), el("b", {}, shown(at.key_label)));
+  return el("p", { className: "pair" }, el("b", {}, printed(at.query_label)), el("i", {}, "→"), el("b", {}, printed(at.key_label)));
 }
 
 /**
@@ -83,7 +82,7 @@ function contexts({ say, sides }, at) {
   if (rows.count <= SHORT && keys.count <= SHORT) return [];
   const line = (/** @type {string} */ name, /** @type {[string, string, string]} */ [before, word, after], /** @type {number} */ place) =>
     before || after
-      ? [el("p", { className: "context", title: say(name) }, el("small", {}, `:${place} `), el("span", {}, tail(before)), el("b", {}, shown(word)), el("span", {}, flat(after)))]
+      ? [el("p", { className: "context", title: say(name) }, el("small", {}, `:${place} `), el("span", {}, tail(before)), el("b", {}, printed(word)), el("span", {}, flat(after)))]
       : [];
   const [one, other] = [line("map_query", at.query_context, at.query), line("map_key", at.key_context, at.key)];
   return at.query === at.key ? one : [...one, ...other];

@@ -259,7 +259,10 @@ function createPictures(viewer, { awaited, rank }) {
      */
     open(size, how, lingering) {
       source?.close();
-      const made = (source = new MapSource(size, { ...how, rank, changed: () => awaited(made.queue.awaited() > 0) }));
+      const made = (source = new MapSource(size, { ...how, rank, changed }));
+      function changed() {
+        if (source === made) awaited(made.queue.awaited() > 0);
+      }
       const leave = () => all().forEach((item) => item.source !== source && world.removeItem(item));
       if (lingering) setTimeout(leave, lingering);
       else leave();
