@@ -7,22 +7,32 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 INSTALL_HERE := $(INSTALL) --no-build-isolation --editable
 NPM := PATH="$(CURDIR)/$(BIN):$$PATH" npm --silent
 CPP := $(wildcard src/softmap/kernels/fused/*.cpp src/softmap/kernels/fused/*.h tests/native/*.cpp tests/native/*.h)
+# Apart from the rest: softmap needs it on a GPU alone, where torch brings it.
+TRITON := .venv/triton
 KERNEL := CMakeLists.txt $(filter src/%,$(CPP))
 
-.PHONY: demo test test-slow test-browser sanitize neon lint format page docs bench bench-quick pictures screenshots clean
+.PHONY: demo test test-slow test-browser test-gpu test-triton sanitize neon lint format page docs bench bench-quick bench-gpu pictures screenshots clean
 
 demo: .venv/.demo  ## set up, and explain "I love learning" on the bundled model
 	$(BIN)/softmap explain "I love learning"
 
 test: .venv/.dev .venv/.node  ## set up, and run the tests
 	$(NPM) test
-	$(BIN)/python -m pytest -m "not slow and not browser"
+	$(BIN)/python -m pytest -m "not slow and not browser and not gpu"
 
 test-slow: .venv/.dev  ## the tests that take long
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not gpu"
 
 test-browser: .venv/.dev .venv/.node  ## the tests that need Chromium
 	$(BIN)/python -m pytest -m browser
+
+test-gpu: .venv/.dev  ## the GPU kernels on an NVIDIA GPU
+	$(BIN)/python -m pytest -m gpu tests/kernels
+
+test-triton: .venv/.triton  ## the GPU kernels without a GPU, on Linux: in Triton's interpreter; and whether they compile
+	TRITON_INTERPRET=1 PYTHONPATH=$(TRITON) $(BIN)/python -m pytest -m gpu tests/kernels
+	PYTHONPATH=$(TRITON) $(BIN)/python -m pytest -m gpu tests/kernels/test_gpu_compiles.py
+	TRITON_INTERPRET=1 PYTHONPATH=$(TRITON) $(BIN)/python -m benchmarks.gpu --dry
 
 sanitize:  ## the compiled kernel under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
 	$(MAKE) --no-print-directory -C tests/native sanitize
@@ -58,6 +68,9 @@ bench: .venv/.dev  ## the figures of docs/performance.md, on a machine that does
 	$(BIN)/python -m benchmarks.record
 	$(BIN)/python -m benchmarks.viewer
 
+bench-gpu: .venv/.dev  ## the figures of a GPU, on a machine that has one
+	$(BIN)/python -m benchmarks.gpu
+
 bench-quick: .venv/.dev  ## their smallest sizes alone
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.agreement
@@ -88,6 +101,10 @@ screenshots: .venv/.dev page  ## the documentation's pictures of the map, and it
 
 .venv/.dev: pyproject.toml constraints.txt | .venv/.demo
 	$(INSTALL_HERE) ".[dev]"
+	@touch $@
+
+.venv/.triton: constraints.txt | .venv/.dev
+	$(INSTALL) --upgrade --target $(TRITON) --no-deps triton
 	@touch $@
 
 .venv/.docs: pyproject.toml constraints.txt | .venv/.demo

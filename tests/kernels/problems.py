@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass, replace
 
 import torch
 from hypothesis import strategies as st
 
 from softmap import biases, masks
-from softmap.kernels import reference
+from softmap.kernels import gpu, reference
 from softmap.kernels.contract import Grid, Problem, Statistics, Wanted
 
+GPU = "cpu" if gpu.interpreted() else "cuda"  # where the GPU's kernels take arrays: in the interpreter, here
 NARROW = (torch.float32, torch.float16, torch.bfloat16)
 DTYPES = (*NARROW, torch.float64)
 SIZES = st.one_of(
@@ -19,15 +20,28 @@ SIZES = st.one_of(
     st.integers(1, 300),
 )
 WIDTHS = st.one_of(st.sampled_from([1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 33, 64]), st.sampled_from([80, 128, 192, 256]))
+SMALL = {"sizes": st.integers(1, 70), "widths": st.sampled_from([1, 3, 8, 16, 17, 33])}  # for what is slow
 LOGITS = st.sampled_from([0.0, 0.3, 3.0, 3.0, 30.0, 1000.0])  # how far from 0 the scaled scores are, typically
 MAGNITUDES = st.sampled_from([1.0, 1.0, 1e-3, 1e4])
 CAPS = st.none() | st.sampled_from([0.5, 30.0, 50.0])
 
 
+def moved(given, device):
+    """A problem, what is wanted of it, or what was found, with its tensors on a device."""
+    if torch.is_tensor(given):
+        return given.to(device)
+    if isinstance(given, tuple) and any(map(torch.is_tensor, given)):
+        return type(given)(*(moved(each, device) for each in given))
+    if not is_dataclass(given) or not isinstance(given, Problem | Wanted | Statistics):
+        return given
+    parts = {field.name: moved(getattr(given, field.name), device) for field in fields(given)}
+    return replace(given, **parts)
+
+
 @st.composite
-def problems(draw, dtypes=DTYPES) -> tuple[Problem, Wanted]:
+def problems(draw, dtypes=DTYPES, sizes=SIZES, widths=WIDTHS) -> tuple[Problem, Wanted]:
     """A matrix of any shape, dtype, mask and extras, and any statistics of it."""
-    queries, keys, d_k = draw(SIZES), draw(SIZES), draw(WIDTHS)
+    queries, keys, d_k = draw(sizes), draw(sizes), draw(widths)
     queries = keys if draw(st.booleans()) else queries
     kv_heads, group = draw(st.sampled_from([(1, 1), (1, 2), (2, 1), (1, 4), (2, 3)]))
     offset = draw(st.sampled_from([0, keys - queries, 5, -5, keys + 3]))
@@ -44,15 +58,15 @@ def problems(draw, dtypes=DTYPES) -> tuple[Problem, Wanted]:
         sinks=draw(st.none() | st.just(torch.randn(kv_heads * group, generator=random) * (logit + 1))),
         bias=draw(st.none() | biases_of(kv_heads * group, queries, keys, offset)),
     )
-    return problem, draw(wanted_of(problem))
+    return problem, draw(wanted_of(problem, widths))
 
 
 @st.composite
-def wanted_of(draw, problem: Problem) -> Wanted:
+def wanted_of(draw, problem: Problem, widths=WIDTHS) -> Wanted:
     """Any statistics of a matrix."""
     _, queries, keys = problem.shape
     random = torch.Generator().manual_seed(draw(st.integers(0, 1 << 30)))
-    d_v = draw(st.none() | WIDTHS)
+    d_v = draw(st.none() | widths)
     v = None if d_v is None else torch.randn(problem.k.shape[0], keys, d_v, generator=random).to(problem.q.dtype)
     flag = st.sampled_from([True, True, False])
     return Wanted(
@@ -165,8 +179,15 @@ class Tolerance:
         return cls(score, rounding=32 * unit, tiny=1e-30 if narrow else 1e-290, place=512 * unit)
 
 
-def assert_agree(statistics: Statistics, problem: Problem, wanted: Wanted) -> None:
-    """Every statistic that is wanted is there and the reference's own, to rounding; what is not wanted is None."""
+def assert_agree(statistics: Statistics, problem: Problem, wanted: Wanted, *, in_dtype: bool = False) -> None:
+    """Every statistic that is wanted is there and the reference's own, to rounding; what is not wanted is None.
+
+    Args:
+        statistics: what a kernel gave.
+        problem: what it was given.
+        wanted: what was wanted.
+        in_dtype: whether it rounds the weights, of the row's largest, to v's dtype before they meet the values.
+    """
     expected = reference.sweep(problem, wanted)
     scaled = reference.step_2(problem)
     allowed = Tolerance.of(problem, scaled)
@@ -179,6 +200,9 @@ def assert_agree(statistics: Statistics, problem: Problem, wanted: Wanted) -> No
     if wanted.v is not None:
         v = wanted.v.double().repeat_interleave(problem.group, 0).abs()
         bound = allowed.relative * (weights @ v) + allowed.tiny * float(v.max())
+        if in_dtype:
+            kept = torch.finfo(wanted.v.dtype)
+            bound += kept.eps / 2 * (weights @ v) + kept.smallest_normal * kept.eps / 2 * v.sum(1, keepdim=True)
         _assert_close("output", statistics.output, expected.output, bound)
     if wanted.entropy:
         bound = 2 * allowed.score + allowed.relative * (expected.entropy + 1)

@@ -120,11 +120,11 @@ def test_a_forced_kernel_that_is_not_built_is_refused(monkeypatch, name):
         kernels.sweep(problem(), Wanted())
 
 
-@pytest.mark.parametrize("name", ["gpu", "Strips", "fused-", "fused-sse2", " strips"])
+@pytest.mark.parametrize("name", ["cuda", "Strips", "fused-", "fused-sse2", " strips"])
 def test_an_unknown_name_is_refused_with_those_there_are(monkeypatch, name):
     monkeypatch.setenv(kernels.VARIABLE, name)
     with pytest.raises(
-        ParameterError, match=r"expected one of fused, fused-avx512, fused-avx2.*strips, reference, got"
+        ParameterError, match=r"expected one of fused, fused-avx512, fused-avx2.*strips, gpu, reference, got"
     ):
         kernels.sweep(problem(), Wanted())
 
@@ -146,7 +146,7 @@ def test_the_report_names_every_kernel_and_what_is_missing(modules):
     modules.add("avx512")
     fused.available.cache_clear()
     usable = {each.name: each.usable for each in kernels.report()}
-    assert list(usable) == ["fused-avx512", "fused-avx2", "fused-baseline", "strips", "reference"]
+    assert list(usable) == ["fused-avx512", "fused-avx2", "fused-baseline", "strips", "gpu", "reference"]
     assert not usable["fused-avx512"]
     assert all(usable[name] for name in ("fused-baseline", "strips", "reference"))
 

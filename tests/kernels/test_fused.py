@@ -21,7 +21,7 @@ from problems import assert_agree, tensors
 
 from softmap import biases, kernels, masks
 from softmap.errors import NonFiniteError, ParameterError
-from softmap.kernels import fused
+from softmap.kernels import added, fused
 from softmap.kernels.contract import Grid, Problem, Statistics, Wanted
 
 compiled = pytest.mark.skipif(not fused.available(), reason=fused.missing())
@@ -248,7 +248,7 @@ def test_functions_have_the_callers_modes_on_every_thread(threads, inference):
 
 @compiled
 def test_a_mask_that_needs_booleans_is_asked_for_nothing_else(monkeypatch):
-    monkeypatch.setattr(fused, "scaled", None)  # what a bias takes
+    monkeypatch.setattr(added, "scaled", None)  # what a bias takes
     sweep(random(mask=arbitrary()))
 
 

@@ -3,8 +3,10 @@
     reference   float64, dense: the specification
     strips      torch operations on strips of rows, on any device
     fused       compiled, for CPUs, in one version for each instruction set
+    gpu         in Triton, for NVIDIA's GPUs
 
-The environment variable SOFTMAP_KERNEL forces one of `report()`'s names, or "fused" for its best instruction set.
+The environment variable SOFTMAP_KERNEL forces one of `report()`'s names, or "fused" for its best instruction set. gpu is
+taken in no other way, until it has been measured on a GPU.
 """
 
 from __future__ import annotations
@@ -67,11 +69,16 @@ def sweep(problem: Problem, wanted: Wanted) -> Swept:
 
 def cells(problem: Problem, cell: Cell, known: Known, kernel: str) -> Cells:
     """Sum and maximum of each cell of a part of a matrix whose rows' logsumexp is known, by one of `cells_kernel`'s."""
-    from softmap.kernels import fused, reference, strips
+    from softmap.kernels import fused, gpu, reference, strips
 
     with torch.no_grad(), torch.autocast(problem.q.device.type, enabled=False):
         if kernel == "strips":
             return strips.cells(problem, cell, known)
+        if kernel == "gpu":
+            try:
+                return gpu.cells(problem, cell, known)
+            except gpu.TritonRefusedError as error:
+                raise _refused(kernel, str(error)) from error
         if kernel == "reference":
             return reference.cells(problem, cell, known)
         return fused.cells(problem, cell, known, kernel.removeprefix("fused-"))
@@ -83,13 +90,14 @@ def cells_kernel(problem: Problem) -> str:
     Raises:
         ParameterError: as `sweep`.
     """
-    from softmap.kernels import fused, reference
+    from softmap.kernels import fused, gpu, reference
     from softmap.kernels.contract import Wanted
 
     first, forced = first_choice(), os.environ.get(VARIABLE)
     if first == "strips":
         return first
-    why = reference.refusal(problem, Wanted()) if first == "reference" else fused.refusal(problem, Wanted())
+    kernel = {"reference": reference, "gpu": gpu}.get(first, fused)
+    why = kernel.refusal(problem, Wanted())
     if forced:
         _refuse(forced, why)
     return "strips" if why else first
@@ -97,9 +105,9 @@ def cells_kernel(problem: Problem) -> str:
 
 def report() -> list[Report]:
     """Every kernel by the name that SOFTMAP_KERNEL takes, the fastest first, and whether it is usable here."""
-    from softmap.kernels import fused
+    from softmap.kernels import fused, gpu
 
-    usable = fused.available()
+    usable, no_gpu = fused.available(), gpu.missing()
     missing = "this build or this processor does not have it" if usable else fused.missing()
     return [
         *(
@@ -107,6 +115,7 @@ def report() -> list[Report]:
             for each in INSTRUCTIONS
         ),
         Report("strips", True, "torch operations, on any device"),
+        Report("gpu", no_gpu is None, no_gpu or f"Triton, not measured yet on a GPU: with {VARIABLE}=gpu alone"),
         Report("reference", True, "float64 and dense: for small matrices"),
     ]
 
@@ -117,7 +126,7 @@ def first_choice() -> str:
     Raises:
         ParameterError: SOFTMAP_KERNEL names no kernel, or one that is not usable here.
     """
-    from softmap.kernels import fused
+    from softmap.kernels import fused, gpu
 
     name, usable = os.environ.get(VARIABLE), fused.available()
     if not name:
@@ -125,7 +134,9 @@ def first_choice() -> str:
     names = ["fused", *(each.name for each in report())]
     if name not in names:
         raise ParameterError(VARIABLE, f"one of {', '.join(names)}", repr(name), "Unset it to let softmap choose.")
-    if name in ("reference", "strips"):
+    if name == "gpu":
+        _refuse(name, gpu.missing())
+    if name in ("gpu", "reference", "strips"):
         return name
     if not usable:
         _refuse(name, fused.missing())
@@ -137,13 +148,16 @@ def first_choice() -> str:
 
 def _sweep_forced(problem: Problem, wanted: Wanted, name: str) -> Swept:
     """The kernel that SOFTMAP_KERNEL names, and never another."""
-    from softmap.kernels import fused, reference, strips
+    from softmap.kernels import fused, gpu, reference, strips
 
     why, first = f"{VARIABLE}={name}", first_choice()
-    if first in ("reference", "strips"):
-        kernel = reference if first == "reference" else strips
+    if first in ("gpu", "reference", "strips"):
+        kernel = {"gpu": gpu, "reference": reference, "strips": strips}[first]
         _refuse(name, kernel.refusal(problem, wanted))
-        return Swept(kernel.sweep(problem, wanted), first, why)
+        try:
+            return Swept(kernel.sweep(problem, wanted), first, why)
+        except gpu.TritonRefusedError as error:
+            raise _refused(name, str(error)) from error
     _refuse(name, _fused_refusal(problem, wanted))
     instructions = first.removeprefix("fused-")
     return Swept(fused.sweep(problem, wanted, instructions), f"fused ({instructions})", why)
@@ -159,8 +173,12 @@ def _passed_over(best: str) -> str:
 
 def _refuse(name: str, why: str | None) -> None:
     if why:
-        hint = "Unset it to let softmap choose, or set it to strips, which serves everything."
-        raise ParameterError(VARIABLE, "a kernel that can serve here", f"{name}: {why}", hint)
+        raise _refused(name, why)
+
+
+def _refused(name: str, why: str) -> ParameterError:
+    hint = "Unset it to let softmap choose, or set it to strips, which serves everything."
+    return ParameterError(VARIABLE, "a kernel that can serve here", f"{name}: {why}", hint)
 
 
 def _fused_refusal(problem: Problem, wanted: Wanted) -> str | None:

@@ -1,0 +1,75 @@
+"""What the passes share: one tile of the matrix, in registers.
+
+Scaled scores are in units of log2, in which the hardware's exponential is: what steps 1 and 2 give, times log2(e).
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def load_rows(base, rows, stop, stride, width: tl.constexpr, padded: tl.constexpr):
+    """Rows of q, k or v, (rows, padded): zeros beyond the last row and beyond their width."""
+    column = tl.arange(0, padded)
+    there = (rows < stop)[:, None] & (column < width)[None, :]
+    return tl.load(base + rows.to(tl.int64)[:, None] * stride + column[None, :], mask=there, other=0.0)
+
+
+@triton.jit
+def load_spans(start_of, stop_of, rows, stop):
+    """The keys that each row may see, from one up to another; none beyond the last row."""
+    there = rows < stop
+    return tl.load(start_of + rows, mask=there, other=0), tl.load(stop_of + rows, mask=there, other=0)
+
+
+@triton.jit
+def added_at(base, rows, keys, last_key):
+    """Where in a strip of whole rows a tile stands, whichever way its rows and keys do."""
+    return base + rows.to(tl.int64) * last_key + keys
+
+
+@triton.jit
+def adjusted(
+    score,
+    keys,
+    start,
+    stop,
+    seen,
+    added,
+    factor,
+    cap,
+    partial,
+    CAPPED: tl.constexpr,
+    HAS_SEEN: tl.constexpr,
+    HAS_ADDED: tl.constexpr,
+):
+    """Step 2 of a tile, in units of log2; −∞ where masked. Rows and keys may stand either way.
+
+    Args:
+        score: step 1.
+        keys: which keys they are, in the tile's shape or as a row or a column of it; likewise all that follows.
+        start: the first key that each row may see.
+        stop: one after the last, which the matrix has.
+        seen: which keys any row sees, (keys of the matrix,).
+        added: where what is added to the tile stands.
+        factor: what scores are multiplied by; with a cap, before it, and twice.
+        cap: the cap.
+        partial: whether any row may not see any of the keys; as always with `seen`.
+        CAPPED: whether there is a cap.
+        HAS_SEEN: whether `seen` is given.
+        HAS_ADDED: whether `added` is.
+    """
+    scaled = score * factor
+    if CAPPED:
+        scaled = cap - 2 * cap / (tl.exp2(scaled) + 1)  # cap · tanh
+    if HAS_ADDED:
+        there = (keys >= start) & (keys < stop)
+        scaled += tl.load(added, mask=there, other=0.0) * 1.4426950408889634
+    if partial:
+        visible = (keys >= start) & (keys < stop)
+        if HAS_SEEN:
+            visible = visible & (tl.load(seen + keys, mask=visible, other=0) != 0)
+        scaled = tl.where(visible, scaled, float("-inf"))
+    return scaled
