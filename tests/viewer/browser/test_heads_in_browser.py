@@ -127,6 +127,9 @@ def test_several_are_picked_for_the_mean_and_let_go(show, encoder):
     assert heads == "2.1,2.4,2.6"
     cell(reader, 2, 4).click()
     assert reader.state["picked"] == "2.1,2.6"
+    reader.page.keyboard.press("Escape")
+    cell(reader, 1, 5).click()
+    assert (reader.state["layer"], reader.state["head"], reader.state["picked"]) == ("1", "5", "2.1,2.6")
     reader.page.get_by_role("button", name="Clear 2").click()
     assert "picked" not in reader.state
     assert reader.page.get_by_role("radio", name="head", exact=True).get_attribute("aria-checked") == "true"

@@ -39,11 +39,12 @@ export function createHeads(app) {
   };
   const mark = () => {
     markCells(app, cells);
-    drawBar(app, head, picking, () => {
-      picking = !picking;
-      grid.classList.toggle("picking", picking);
-      mark();
-    });
+    drawBar(app, head, picking, () => setPicking(!picking));
+  };
+  const setPicking = (/** @type {boolean} */ on) => {
+    picking = on;
+    grid.classList.toggle("picking", on);
+    mark();
   };
   const reveal = () => {
     const cell = chosenOf(app, cells)?.button;
@@ -74,7 +75,11 @@ export function createHeads(app) {
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw, { signal: app.ended });
   requestAnimationFrame(reveal);
-  return el("div", { className: "heads" }, head, grid, legend);
+  const element = el("div", { className: "heads" }, head, grid, legend);
+  element.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && picking) setPicking(false);
+  });
+  return element;
 }
 
 /**
