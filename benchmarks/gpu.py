@@ -74,6 +74,7 @@ def main() -> None:
     if reason := gpu.missing():
         sys.exit(f"Triton's kernels can't run here: {reason}.")
     print(_where())
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
     matmul = None if DRY else _matmul()
     if matmul:
         print(f"A bfloat16 matrix product of 8,192 x 8,192 x 8,192: {matmul / 1e12:,.0f} TFLOP/s")
@@ -99,6 +100,7 @@ def cases() -> Iterator[Case]:
 
 def row(case: Case, matmul: float | None) -> str:
     """What each pass takes ÷ what the best of SDPA does, with its share of the matrix product's speed."""
+    torch._dynamo.reset()  # beyond its limit of recompilations it would run FlexAttention dense
     q, k, v = inputs(case)
     matrix = softmap.AttentionMatrix(q, k, mask=mask_of(case))
     ours: dict[str, tuple[Call, int]] = {  # and how many products it makes
@@ -166,7 +168,8 @@ def flex_received(case: Case, q: Tensor, k: Tensor) -> Callable[[], Tensor]:
         return query >= key
 
     sides = (None, None, case.tokens, case.tokens)
-    blocks = [create_block_mask(seen, *sides, device=DEVICE) if case.causal else None for seen in (earlier, later)]
+    by_block: Any = create_block_mask if DRY else torch.compile(create_block_mask)  # uncompiled: N x N booleans
+    blocks = [by_block(seen, *sides, device=DEVICE) if case.causal else None for seen in (earlier, later)]
 
     def call() -> Tensor:
         _, of_rows = flex(q[None], wide, nothing, block_mask=blocks[0], return_aux=AuxRequest(lse=True))

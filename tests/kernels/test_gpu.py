@@ -81,6 +81,33 @@ def test_what_triton_can_not_compile_is_refused_with_what_it_says(monkeypatch):
         kernels.cells(problem(), Cell(8, 8), Known(*torch.zeros(2, 2, 50, dtype=torch.float64)), "gpu")
 
 
+def test_sums_of_a_long_row_are_as_exact_as_those_of_a_short_one():
+    given = problem(q=torch.zeros(1, 1, 8), k=random(1, 6000, 8), mask=masks.full(), scale=1.0)  # equal weights
+    found = moved(gpu.sweep(given, Wanted(distance=True, entropy=True)), "cpu")
+    exact = torch.tensor(6000.0, dtype=torch.float64).log()
+    assert abs(found.logsumexp.item() - exact.item()) < 5e-7
+    assert abs(found.entropy.item() - exact.item()) < 3e-6
+
+
+def test_small_weights_in_float16_are_kept():
+    k = torch.zeros(1, 40, 1)
+    k[:, 0] = 25.0
+    k[:, 1:] = 7.6
+    v = torch.ones(1, 40, 1)
+    v[:, 0] = 0
+    given = problem(q=torch.ones(1, 1, 1).half(), k=k.half(), mask=masks.full(), scale=1.0)
+    expected = reference.sweep(moved(given, "cpu"), Wanted(v.half())).output.item()
+    assert gpu.sweep(given, moved(Wanted(v.half()), GPU)).output.item() == pytest.approx(expected, rel=1e-2)
+
+
+def test_another_default_device_changes_nothing():
+    given = problem()
+    with torch.device("meta"):
+        found = gpu.sweep(given, Wanted(received=True))
+    torch.testing.assert_close(found.received.sum(-1).cpu(), torch.full((2,), 50.0))
+
+
+@pytest.mark.skipif(GPU == "cpu", reason="needs a CUDA GPU: the interpreter runs programs in their order")
 @pytest.mark.parametrize("options", [{}, {"bias": biases.alibi([0.5, 0.25])}], ids=["plain", "bias"])
 def test_the_same_call_gives_the_same_bits(options):
     given = problem(q=random(2, 130, 8), k=random(1, 130, 8, seed=1), **options)

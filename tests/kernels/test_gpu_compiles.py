@@ -60,6 +60,18 @@ def compiled(request, monkeypatch):
     return request.param, found
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=lambda dtype: str(dtype)[6:])
+@pytest.mark.parametrize(("tokens", "width", "top"), [(256, 128, 64), (1, 64, 1), (40, 8, 3)])
+def test_other_sizes_compile_and_fit(compiled, dtype, tokens, width, top):
+    from softmap.kernels.gpu.plan import Plan
+
+    architecture, found = compiled
+    q, k = torch.zeros(1, tokens, width, dtype=dtype), torch.zeros(1, tokens, width, dtype=dtype)
+    problem = Problem(q, k, masks.causal(), scale=1.0)
+    gpu._sweep(Plan(problem, k), problem, Wanted(k, top=top, entropy=True, received=True))
+    assert max(shared for _, shared, _ in found) <= SHARED[architecture]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=lambda dtype: str(dtype)[6:])
 @pytest.mark.parametrize("width", [64, 256])

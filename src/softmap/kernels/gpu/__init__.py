@@ -20,6 +20,7 @@ import os
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from itertools import pairwise
+from subprocess import CalledProcessError
 from typing import TYPE_CHECKING
 
 import torch
@@ -41,7 +42,12 @@ MOST_TOP = 64
 OLDEST = (8, 0)  # the compute capability that has bfloat16 and asynchronous copies: Ampere
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 COLUMNS = 1 << 26  # bytes of sums and maxima by key that are kept at a time: 64 MiB
+MOST_PROGRAMS = 65_535  # in a grid's second and third direction
 LN2 = math.log(2)
+
+
+NOT_THERE = ("Failed to find", "Triton Error [CUDA]")
+"""How RuntimeErrors of Triton begin where a machine lacks what it takes to launch a kernel, such as a C compiler."""
 
 
 class TritonRefusedError(RuntimeError):
@@ -108,12 +114,15 @@ def _sweep(plan: Plan, problem: Problem, wanted: Wanted) -> Statistics:
     top = _no_top(plan, wanted.top) if wanted.top else None
     received = plan.new(heads, keys, dtype=torch.float64).zero_() if wanted.received else None
     cells = _no_cells(plan, wanted.cells)
+    blocks, low = plan.blocks(wanted.top), torch.empty_like(total)
     for strip in plan.strips():
-        blocks = plan.rows(strip, largest, total, output, entropy, distance, wanted.top)
+        plan.rows(strip, largest, total, output, entropy, distance, blocks)
         if top is not None and blocks is not None:
             plan.top(strip, largest, total, blocks, top)
         if received is not None or cells is not None:
-            _add_columns(plan, strip, (largest, total.log2()), wanted.cells, received, cells)
+            own = slice(strip.heads.start, strip.heads.stop), slice(strip.rows.start, strip.rows.stop)
+            low[own] = total[own].log2()
+            _add_columns(plan, strip, (largest, low), wanted.cells, received, cells)
     return Statistics(
         logsumexp=_logsumexp(plan, largest, total),
         output=output,
@@ -130,9 +139,9 @@ def cells(problem: Problem, cell: Cell, known: Known) -> Cells:
     from softmap.kernels.gpu.plan import Plan
 
     plan, grid = Plan(problem, None), cell.grid(*problem.shape[1:])
-    high = (known.high.to(problem.q.device, torch.float64) / LN2).float()
-    rest = known.high.to(problem.q.device, torch.float64) / LN2 - high
-    low = rest.nan_to_num(0) + known.low.to(problem.q.device, torch.float64) / LN2
+    first, second = (part.to(problem.q.device, torch.float64).contiguous() / LN2 for part in known)
+    high = first.float()
+    low = (first - high).nan_to_num(0) + second
     found = _no_cells(plan, grid)
     assert found is not None
     with _on(problem.q.device), _triton_may_refuse():
@@ -152,8 +161,11 @@ def _triton_may_refuse() -> Iterator[None]:
 
     try:
         yield
-    except TritonError as error:
-        raise TritonRefusedError(f"Triton: {' '.join(str(error).split())[:200]}") from error
+    except (TritonError, CalledProcessError, RuntimeError) as error:
+        said = " ".join(str(error).split())[:200]
+        if type(error) is RuntimeError and not said.startswith(NOT_THERE):
+            raise
+        raise TritonRefusedError(f"Triton: {said}") from error
 
 
 def _logsumexp(plan: Plan, largest: Tensor, total: Tensor) -> Tensor:
@@ -193,7 +205,8 @@ def _add_columns(
         if first < strip.rows.stop and stop > strip.rows.start
     ]
     own = slice(strip.heads.start, strip.heads.stop)
-    at_once = max(1, COLUMNS // (8 * len(strip.heads) * plan.problem.shape[2]))
+    heads = len(strip.heads)
+    at_once = max(1, min(COLUMNS // (8 * heads * plan.problem.shape[2]), MOST_PROGRAMS // heads))
     for start in range(0, len(bands), at_once):
         some = bands[start : start + at_once]
         sums, maxima = plan.columns(strip, known, [*(first for _, first, _ in some), some[-1][2]], cells is not None)

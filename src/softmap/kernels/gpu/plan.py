@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import pairwise
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.nn.functional import pad
 
-from softmap.kernels.added import added, needed
+from softmap.kernels.added import REACH, added, needed
+from softmap.kernels.gpu import interpreted
 from softmap.kernels.gpu.columns import cells_pass, columns_pass
 from softmap.kernels.gpu.rows import rows_pass
 from softmap.kernels.gpu.top import top_pass
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 LOG2E = math.log2(math.e)
 ADDED = 1 << 24  # numbers that are added to the scores of one strip: 64 MiB
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # on the CPU, one operation at a time, to find errors
 LANES = 1024  # columns that one program makes a cell of at a time
 
 
@@ -61,10 +60,10 @@ class Plan:
         self._q, self._k = _without_gaps(problem.q), _without_gaps(problem.k)
         self._v = None if v is None else _without_gaps(v)
         self._spans = problem.spans
-        self._start, self._stop = (ends.to(self._device, torch.int32) for ends in self._spans[:2])
+        self._start, self._stop = (ends.to(self._device, torch.int32).contiguous() for ends in self._spans[:2])
         seen = problem.seen if problem.bias is None else None
         self._seen = None if seen is None else seen.to(self._device, torch.int8)
-        self.sinks = None if problem.sinks is None else problem.sinks.float() * LOG2E
+        self.sinks = None if problem.sinks is None else problem.sinks.float().clamp(-REACH, REACH) * LOG2E
         self._widths = {"d_k": problem.q.shape[2], "K_WIDTH": _padded(problem.q.shape[2])}
         self._tile = _tile_of(problem.q.dtype, max(problem.q.shape[2], 0 if v is None else v.shape[2]))
         self._column_tile = _column_tile_of(problem.q.dtype, problem.q.shape[2])
@@ -102,12 +101,9 @@ class Plan:
         output: Tensor | None,
         entropy: Tensor | None,
         distance: Distance | None,
-        top: int,
-    ) -> Int[Tensor, "heads queries best"] | None:
-        """Pass one; returns the blocks in which the largest weights are, where these are wanted."""
-        heads, queries, _ = self.problem.shape
-        best = _power(top) if top else 1
-        blocks = self.new(heads, queries, best, dtype=torch.int32) if top else None
+        blocks: Int[Tensor, "heads queries best"] | None,
+    ) -> None:
+        """Pass one; with `blocks`, in which of them the largest weights are."""
         tile = self._tile
         rows_pass[(-(-len(strip.rows) // tile.rows), len(strip.heads))](
             **self._inputs(strip),
@@ -126,21 +122,25 @@ class Plan:
             d_v=1 if self._v is None else self._v.shape[2],
             V_WIDTH=16 if self._v is None else _padded(self._v.shape[2]),
             ROWS=tile.rows,
-            BEST=best,
+            BEST=1 if blocks is None else blocks.shape[2],
+            UNIT=2.0**15 if self._v is not None and self._v.dtype == torch.float16 else 1.0,
             HAS_SINKS=self.sinks is not None,
             HAS_OUTPUT=output is not None,
             HAS_ENTROPY=entropy is not None,
             HAS_DISTANCE=distance is not None,
             HAS_AHEAD=self._looks_ahead,
-            HAS_TOP=top > 0,
+            HAS_TOP=blocks is not None,
             num_warps=tile.warps,
             num_stages=tile.stages,
         )
-        return blocks
+
+    def blocks(self, top: int) -> Int[Tensor, "heads queries best"] | None:
+        """Room for the blocks in which so many of the largest weights are."""
+        return self.new(*self.problem.shape[:2], _power(top), dtype=torch.int32) if top else None
 
     def top(self, strip: Strip, largest: Tensor, total: Tensor, blocks: Tensor, top: Top) -> None:
         """The largest weights of each row, from the blocks that have them."""
-        rows = 32 if INTERPRETED else max(1, 4 * 512 // (blocks.shape[2] * self._tile.keys))
+        rows = 32 if interpreted() else max(1, 4 * 512 // (blocks.shape[2] * self._tile.keys))
         top_pass[(-(-len(strip.rows) // rows), len(strip.heads))](
             **self._inputs(strip),
             largest_of=_from(largest, strip),
@@ -219,7 +219,7 @@ class Plan:
             "queries": queries,
             "last_key": keys,
             "group": problem.group if len(strip.heads) == problem.shape[0] else 1,
-            "factor": 2 * LOG2E * problem.scale / cap if capped else LOG2E * problem.scale,
+            "factor": problem.scale / cap if capped else LOG2E * problem.scale,
             "cap": LOG2E * cap,
             **self._widths,
             "KEYS": self._tile.keys,
@@ -236,7 +236,7 @@ class Plan:
     def _looks_ahead(self) -> bool:
         """Whether any query sees keys after the one at which it stands."""
         start, stop = self._spans.start, self._spans.stop
-        here = torch.arange(len(start)) + self.problem.offset
+        here = torch.arange(len(start), device="cpu") + self.problem.offset
         return bool(((stop - 1 > here) & (start < stop)).any())
 
     @cached_property
@@ -247,7 +247,7 @@ class Plan:
         empty = start >= stop
         reached = stop.where(~empty, 0).cummax(0).values  # by this row and those before
         left = start.where(~empty, keys).flip(0).cummin(0).values.flip(0)  # by this row and those after
-        edges = torch.arange(0, keys, self._column_tile.keys)
+        edges = torch.arange(0, keys, self._column_tile.keys, device="cpu")
         first = torch.searchsorted(reached, edges, right=True)
         last = torch.searchsorted(left, edges + self._column_tile.keys)
         return first.to(self._device, torch.int32), last.to(self._device, torch.int32)
@@ -259,13 +259,13 @@ class Plan:
         return start.view(-1, rows).amax(1), stop.view(-1, rows).amin(1)
 
 
-# By what Triton's assembler counts for sm_80, sm_89 and sm_90: hardly a pass spills, and each fits the 99 KiB that the
-# smallest of them gives a program. Which sizes are the fastest is not measured yet.
+# By what Triton's assembler counts for sm_80, sm_89 and sm_90 each fits the 99 KiB that the smallest of them gives a
+# program. Which sizes are the fastest is not measured yet.
 
 
 def _tile_of(dtype: torch.dtype, width: int) -> Tile:
     """How large a tile of pass one is for such numbers and such rows."""
-    if INTERPRETED:
+    if interpreted():
         return Tile(32, 16, 1, 1)
     if dtype == torch.float32:
         return Tile(32, 32, 8, 2 if width <= 128 else 1)
@@ -274,7 +274,7 @@ def _tile_of(dtype: torch.dtype, width: int) -> Tile:
 
 def _column_tile_of(dtype: torch.dtype, width: int) -> Tile:
     """How large one of pass two is."""
-    if INTERPRETED:
+    if interpreted():
         return Tile(16, 32, 1, 1)
     if dtype == torch.float32:
         return Tile(32, 32, 8, 2 if width <= 128 else 1)

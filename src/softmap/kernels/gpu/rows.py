@@ -60,6 +60,7 @@ def rows_pass(
     ROWS: tl.constexpr,
     KEYS: tl.constexpr,
     BEST: tl.constexpr,
+    UNIT: tl.constexpr,
     CAPPED: tl.constexpr,
     HAS_SEEN: tl.constexpr,
     HAS_ADDED: tl.constexpr,
@@ -83,6 +84,7 @@ def rows_pass(
         output_to: step 4, (heads, queries, d_v).
         entropy_to: −Σ w ln w, (heads, queries), nats.
         signed_to: Σ w (i − j), (heads, queries); `absolute_to` of |i − j|.
+        UNIT: what a weight of 1 is in v's dtype, so that small ones keep their digits in float16.
         blocks_to: the blocks of `KEYS` keys with the largest maxima, −1 for none, (heads, queries, BEST), in any order.
     """
     head = tl.program_id(1).to(tl.int64)
@@ -91,14 +93,14 @@ def rows_pass(
     own_q = load_rows(q + head * q_head, rows, last_row, q_row, d_k, K_WIDTH)
 
     largest = tl.full([ROWS], float("-inf"), tl.float32)
-    total = tl.zeros([ROWS], tl.float32)
+    total = tl.zeros([ROWS], tl.float64)  # over thousands of blocks float32's rounding would add up
     if HAS_SINKS:
         largest = tl.zeros([ROWS], tl.float32) + tl.load(sinks + head)
         total += 1
     output = tl.zeros([ROWS, V_WIDTH], tl.float32)
-    surprise = tl.zeros([ROWS], tl.float32)
-    signed = tl.zeros([ROWS], tl.float32)
-    absolute = tl.zeros([ROWS], tl.float32)
+    surprise = tl.zeros([ROWS], tl.float64)
+    signed = tl.zeros([ROWS], tl.float64)
+    absolute = tl.zeros([ROWS], tl.float64)
     slot = tl.arange(0, BEST)[None, :]
     best = tl.full([ROWS, BEST], float("-inf"), tl.float32)
     none = tl.cdiv(last_key, KEYS)
@@ -139,7 +141,8 @@ def rows_pass(
         moved = tl.where(largest == float("-inf"), 0.0, largest - level)
         shrunk = tl.where(largest == float("-inf"), 0.0, tl.exp2(moved))
         if HAS_ENTROPY:
-            surprise = (surprise + moved * total) * shrunk + tl.sum(p * tl.maximum(shifted, LEAST), 1)
+            added_up = surprise + tl.maximum(moved, LEAST) * total
+            surprise = added_up * shrunk + tl.sum(p * tl.maximum(shifted, LEAST), 1)
         total = total * shrunk + tl.sum(p, 1)
         if HAS_DISTANCE:
             behind = (rows[:, None] + offset - keys[None, :]).to(tl.float32)  # i − j
@@ -148,7 +151,7 @@ def rows_pass(
                 absolute = absolute * shrunk + tl.sum(p * tl.abs(behind), 1)
         if HAS_OUTPUT:
             own_v = load_rows(v + head // group * v_head, keys, last_key, v_row, d_v, V_WIDTH)
-            output = output * shrunk[:, None] + tl.dot(p.to(own_v.dtype), own_v, input_precision="ieee")
+            output = output * shrunk[:, None] + tl.dot((p * UNIT).to(own_v.dtype), own_v, input_precision="ieee")
         if HAS_TOP:  # of equal maxima the earlier block stays, whose keys are lower
             worst = tl.min(best, 1)
             given_up = tl.max(tl.where(best == worst[:, None], block_of, -1), 1)
@@ -161,13 +164,13 @@ def rows_pass(
     place = head * queries + rows
     tl.store(largest_to + place, largest, mask=there)
     tl.store(total_to + place, total, mask=there)
-    over = tl.where(total > 0, 1 / total, 0.0)
+    over = tl.where(total > 0, 1 / total, 0.0).to(tl.float32)
     if HAS_ENTROPY:
         kept = 1.0  # of the row's weights, what the sink leaves
         if HAS_SINKS:
             kept = 1 - tl.exp2(tl.load(sinks + head) - largest) * over
             surprise -= (tl.load(sinks + head) - largest) * tl.exp2(tl.load(sinks + head) - largest)
-        entropy = 0.6931471805599453 * (kept * tl.log2(tl.maximum(total, 1.0)) - surprise * over)
+        entropy = 0.6931471805599453 * (kept * tl.log2(tl.maximum(total.to(tl.float32), 1.0)) - surprise * over)
         tl.store(entropy_to + place, tl.maximum(entropy, 0.0), mask=there)
     if HAS_DISTANCE:
         tl.store(signed_to + place, signed * over, mask=there)
@@ -175,7 +178,7 @@ def rows_pass(
     if HAS_OUTPUT:
         column = tl.arange(0, V_WIDTH)[None, :]
         at = output_to + place.to(tl.int64)[:, None] * d_v + column
-        tl.store(at, output * over[:, None], mask=there[:, None] & (column < d_v))
+        tl.store(at, output * (over / UNIT)[:, None], mask=there[:, None] & (column < d_v))
     if HAS_TOP:
         at = blocks_to + place.to(tl.int64)[:, None] * BEST + slot
         tl.store(at, tl.where(block_of < none, block_of, -1), mask=there[:, None])

@@ -31,6 +31,19 @@ def added_at(base, rows, keys, last_key):
 
 
 @triton.jit
+def tanh(x):
+    """The hyperbolic tangent; near 0 by a polynomial, where the other form would lose its digits.
+
+    Its coefficients are those of Cephes' tanhf (S. Moshier, https://www.netlib.org/cephes/).
+    """
+    z = x * x
+    near = ((-5.70498872745e-3 * z + 2.06390887954e-2) * z - 5.37397155531e-2) * z + 1.33314422036e-1
+    near = (near * z - 3.33332819422e-1) * z * x + x
+    far = 1 - 2 / (tl.exp2(x * 2.8853900817779268) + 1)
+    return tl.where(tl.abs(x) < 0.625, near, far)
+
+
+@triton.jit
 def adjusted(
     score,
     keys,
@@ -54,7 +67,7 @@ def adjusted(
         stop: one after the last, which the matrix has.
         seen: which keys any row sees, (keys of the matrix,).
         added: where what is added to the tile stands.
-        factor: what scores are multiplied by; with a cap, before it, and twice.
+        factor: what scores are multiplied by; with a cap, before it.
         cap: the cap.
         partial: whether any row may not see any of the keys; as always with `seen`.
         CAPPED: whether there is a cap.
@@ -63,7 +76,7 @@ def adjusted(
     """
     scaled = score * factor
     if CAPPED:
-        scaled = cap - 2 * cap / (tl.exp2(scaled) + 1)  # cap · tanh
+        scaled = cap * tanh(scaled)
     if HAS_ADDED:
         there = (keys >= start) & (keys < stop)
         scaled += tl.load(added, mask=there, other=0.0) * 1.4426950408889634

@@ -93,12 +93,14 @@ def top_pass(
     scaled = tl.reshape(scaled, [ROWS, BEST * KEYS])
     largest = tl.load(largest_of + place, mask=there, other=0.0)
     total = tl.load(total_of + place, mask=there, other=1.0)
-    level = tl.where(largest == float("-inf"), 0.0, largest) + tl.log2(tl.maximum(total, 1.0))
+    largest = tl.where(largest == float("-inf"), 0.0, largest)
+    over, last = 1 / tl.maximum(total, 1.0), tl.full([ROWS], 1.0, tl.float32)
     for i in range(top):
         value = tl.max(scaled, 1)
         key = tl.min(tl.where(scaled == value[:, None], keys, last_key), 1)
         found = value > float("-inf")
-        weight = tl.where(found, tl.minimum(tl.exp2(value - level), 1.0), 0.0)
+        weight = tl.where(found, tl.minimum(tl.exp2(value - largest) * over, last), 0.0)
+        last = weight  # of neighbouring floats the lower one's power may be rounded up
         tl.store(weights_to + place * top + i, weight, mask=there)
         tl.store(keys_to + place * top + i, tl.where(found, key, -1).to(tl.int64), mask=there)
         scaled = tl.where(keys == key[:, None], float("-inf"), scaled)
