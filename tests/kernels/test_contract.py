@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
-from problems import DTYPES, GPU, NARROW, SMALL, assert_agree, moved, problems, tensors
+from problems import DTYPES, GPU, NARROW, SMALL, Tolerance, assert_agree, moved, problems, tensors
 
 from softmap import biases, masks
 from softmap.errors import NonFiniteError
@@ -39,10 +39,9 @@ class Kernel:
     def assert_agree(self, found: Statistics, problem: Problem, wanted: Wanted) -> None:
         assert_agree(found, problem, wanted, in_dtype=self.name == "gpu")
 
-    @property
-    def slack(self) -> float:
-        """How far weights of one row may differ that were found in two ways, such as each in its own order."""
-        return 1e-5 if self.name == "gpu" else 1e-6
+    def slack(self, problem: Problem) -> float:
+        """By what share a weight may differ that is found in two ways: the GPU scores the best blocks twice."""
+        return 1e-6 if self.name != "gpu" else 1e-6 + Tolerance.of(problem, reference.step_2(problem)).relative
 
     @property
     def interpreted(self) -> bool:
@@ -124,8 +123,9 @@ def check_sums(kernel: Kernel, problem: Problem) -> None:
     top = statistics.top.weights
     assert bool((top <= 1).all())
     assert bool((top >= 0).all())
-    assert bool((top.sum(-1) <= 1 + max(1e-5, kernel.slack)).all())
-    torch.testing.assert_close(cells.max.amax((1, 2)), top[:, :, 0].amax(1), rtol=kernel.slack, atol=0)
+    slack = kernel.slack(problem)
+    assert bool((top.sum(-1) <= 1 + max(1e-5, slack)).all())
+    torch.testing.assert_close(cells.max.amax((1, 2)), top[:, :, 0].amax(1), rtol=slack, atol=0)
     assert bool((statistics.entropy >= 0).all())
     assert bool((statistics.entropy <= torch.tensor(problem.shape[2]).log() + 1e-4).all())
     assert bool((statistics.distance.absolute * (1 + 1e-5) + 1e-4 >= statistics.distance.signed.abs()).all())
