@@ -23,7 +23,7 @@ WIDTHS = st.one_of(st.sampled_from([1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 33, 64]),
 SMALL = {"sizes": st.integers(1, 70), "widths": st.sampled_from([1, 3, 8, 16, 17, 33])}  # for what is slow
 LOGITS = st.sampled_from([0.0, 0.3, 3.0, 3.0, 30.0, 1000.0])  # how far from 0 the scaled scores are, typically
 MAGNITUDES = st.sampled_from([1.0, 1.0, 1e-3, 1e4])
-CAPS = st.none() | st.sampled_from([0.5, 30.0, 50.0, 1e5])
+CAPS = st.none() | st.sampled_from([0.5, 30.0, 50.0])
 
 
 def moved(given, device):

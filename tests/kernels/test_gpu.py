@@ -81,6 +81,24 @@ def test_what_triton_can_not_compile_is_refused_with_what_it_says(monkeypatch):
         kernels.cells(problem(), Cell(8, 8), Known(*torch.zeros(2, 2, 50, dtype=torch.float64)), "gpu")
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("Failed to find C compiler."), gpu.TritonRefusedError),
+        (torch.OutOfMemoryError("full"), torch.OutOfMemoryError),
+    ],
+)
+def test_only_what_triton_lacks_is_a_refusal(monkeypatch, error, said):
+    from softmap.kernels.gpu.plan import Plan
+
+    def fail(*_args, **_options):
+        raise error
+
+    monkeypatch.setattr(Plan, "rows", fail)
+    with pytest.raises(said, match=str(error)):
+        gpu.sweep(problem(), Wanted())
+
+
 def test_sums_of_a_long_row_are_as_exact_as_those_of_a_short_one():
     given = problem(q=torch.zeros(1, 1, 8), k=random(1, 6000, 8), mask=masks.full(), scale=1.0)  # equal weights
     found = moved(gpu.sweep(given, Wanted(distance=True, entropy=True)), "cpu")

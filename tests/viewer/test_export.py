@@ -413,12 +413,12 @@ def test_the_command_writes_a_page_and_pictures(tmp_path):
     assert (tmp_path / "a.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
-def test_a_file_of_texts_alone_says_that_it_holds_no_more(browser, tmp_path):
+def test_a_file_says_so_where_it_holds_nothing_of_some_heads(browser, tmp_path):
     recording = make_recording(queries=40, d_k=512, layers=40)
     export_html(recording, tmp_path / "map.html", limit=(size_of_page() + 130_000) / 1e6)
     with serve_channel(browser, tmp_path / "map.html") as ask:
         kinds = ask.holds.partition("It holds ")[2]
-        assert kinds == "the weights alone in float16, without their steps or nothing."
+        assert kinds == "the weights alone in float16, without their steps, or nothing."
 
 
 def test_heads_that_were_asked_for_and_are_not_there_are_said(tmp_path):

@@ -161,11 +161,16 @@ def _triton_may_refuse() -> Iterator[None]:
 
     try:
         yield
-    except (TritonError, CalledProcessError, RuntimeError) as error:
-        said = " ".join(str(error).split())[:200]
-        if type(error) is RuntimeError and not said.startswith(NOT_THERE):
-            raise
-        raise TritonRefusedError(f"Triton: {said}") from error
+    except (TritonError, CalledProcessError) as error:
+        raise _refused(error) from error
+    except RuntimeError as error:  # torch's own, such as that the memory is full, are not Triton's
+        if str(error).startswith(NOT_THERE):
+            raise _refused(error) from error
+        raise
+
+
+def _refused(error: Exception) -> TritonRefusedError:
+    return TritonRefusedError(f"Triton: {' '.join(str(error).split())[:200]}")
 
 
 def _logsumexp(plan: Plan, largest: Tensor, total: Tensor) -> Tensor:
