@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 LOG2E = math.log2(math.e)
 ADDED = 1 << 24  # numbers that are added to the scores of one strip: 64 MiB
+PROCESSORS = 1 if interpreted() else 128  # how many blocks of rows can be at work at once, about
+LOWEST = 16  # rows of a tile, as tensor cores want it
 LANES = 1024  # columns that one program makes a cell of at a time
 
 
@@ -49,6 +51,13 @@ class Tile(NamedTuple):
     keys: int
     warps: int
     stages: int
+
+    def for_rows(self, rows: int, heads: int) -> Tile:
+        """A lower one where a GPU would have more processors than there are blocks of rows."""
+        tile = self
+        while tile.rows > LOWEST and -(-rows // tile.rows) * heads < PROCESSORS:
+            tile = tile._replace(rows=tile.rows // 2, warps=max(4, tile.warps // 2))
+        return tile
 
 
 class Plan:
@@ -104,7 +113,7 @@ class Plan:
         blocks: Int[Tensor, "heads queries best"] | None,
     ) -> None:
         """Pass one; with `blocks`, in which of them the largest weights are."""
-        tile = self._tile
+        tile = self._tile.for_rows(len(strip.rows), len(strip.heads))
         rows_pass[(-(-len(strip.rows) // tile.rows), len(strip.heads))](
             **self._inputs(strip),
             v=self._of_key_heads(self._v, strip),
@@ -141,7 +150,7 @@ class Plan:
 
     def top(self, strip: Strip, largest: Tensor, total: Tensor, blocks: Tensor, top: Top) -> None:
         """The largest weights of each row, from the blocks that have them."""
-        rows = 32 if interpreted() else max(1, 4 * 512 // (blocks.shape[2] * self._tile.keys))
+        rows = 32 if interpreted() else 1  # each row has parts of its own: beside another it would wait for both's
         top_pass[(-(-len(strip.rows) // rows), len(strip.heads))](
             **self._inputs(strip),
             largest_of=_from(largest, strip),
@@ -153,7 +162,8 @@ class Plan:
             top=top.weights.shape[2],
             ROWS=rows,
             BEST=blocks.shape[2],
-            num_warps=4,
+            STEP=min(64, self._widths["K_WIDTH"]),
+            num_warps=max(1, blocks.shape[2] * self._tile.keys // 512),
         )
 
     def columns(

@@ -4,7 +4,8 @@
         scaled = steps 1 and 2                             (tiles.py)
         largest' = max(largest, its own), p = 2^(scaled − largest')
         all sums so far times 2^(largest − largest'), plus the block's own
-        of the blocks with the largest maxima, the best few: in them stand the largest weights (top.py)
+        of the blocks with the largest maxima, the best few, and which parts of them: there stand the largest weights
+                                                           (top.py)
 
 The sums: Σ p, Σ p v, Σ p (scaled − largest), Σ p (i − j), Σ p |i − j|. (Milakov and Gimelshein, 2018, "Online normalizer
 calculation for softmax", https://arxiv.org/abs/1805.02867; Dao, 2023, "FlashAttention-2", section 3.1,
@@ -16,7 +17,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from softmap.kernels.gpu.tiles import added_at, adjusted, load_rows, load_spans
+from softmap.kernels.gpu.tiles import CHOICES, PARTS, added_at, adjusted, largest_by_part, load_rows, load_spans
 
 LEAST = tl.constexpr(-1000.0)  # a masked score of −∞ as a number, of which 2 to the power is 0 too
 
@@ -85,7 +86,8 @@ def rows_pass(
         entropy_to: −Σ w ln w, (heads, queries), nats.
         signed_to: Σ w (i − j), (heads, queries); `absolute_to` of |i − j|.
         UNIT: what a weight of 1 is in v's dtype, so that small ones keep their digits in float16.
-        blocks_to: the blocks of `KEYS` keys with the largest maxima, −1 for none, (heads, queries, BEST), in any order.
+        blocks_to: the blocks of `KEYS` keys with the largest maxima, and the parts of each that may hold one of the
+            largest weights, as `block * CHOICES + bits`; −1 for none, (heads, queries, BEST), in any order.
     """
     head = tl.program_id(1).to(tl.int64)
     rows = first_row + tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -101,10 +103,10 @@ def rows_pass(
     surprise = tl.zeros([ROWS], tl.float64)
     signed = tl.zeros([ROWS], tl.float64)
     absolute = tl.zeros([ROWS], tl.float64)
-    slot = tl.arange(0, BEST)[None, :]
+    slot, part = tl.arange(0, BEST)[None, :], tl.arange(0, PARTS)[None, :]
     best = tl.full([ROWS, BEST], float("-inf"), tl.float32)
     none = tl.cdiv(last_key, KEYS)
-    block_of = tl.zeros([ROWS, BEST], tl.int32) + none + slot  # from `none` on: not taken yet
+    block_of = (tl.zeros([ROWS, BEST], tl.int32) + none + slot) * CHOICES  # from `none` on: not taken yet
 
     empty = start >= stop
     first = tl.min(tl.where(empty, last_key, start)) // KEYS
@@ -133,7 +135,8 @@ def rows_pass(
             HAS_ADDED,
         )
 
-        of_block = tl.max(scaled, 1)
+        of_part = largest_by_part(scaled, ROWS, KEYS)
+        of_block = tl.max(of_part, 1)
         next_largest = tl.maximum(largest, of_block)
         level = tl.where(next_largest == float("-inf"), 0.0, next_largest)
         shifted = scaled - level[:, None]
@@ -156,8 +159,9 @@ def rows_pass(
             worst = tl.min(best, 1)
             given_up = tl.max(tl.where(best == worst[:, None], block_of, -1), 1)
             replaced = (block_of == given_up[:, None]) & (of_block > worst)[:, None]
+            bits = tl.sum(tl.where(of_part > worst[:, None], 1 << part, 0), 1)  # the rest is beaten already
             best = tl.where(replaced, of_block[:, None], best)
-            block_of = tl.where(replaced, block, block_of)
+            block_of = tl.where(replaced, block * CHOICES + bits[:, None], block_of)
         largest = next_largest
 
     there = rows < last_row
@@ -181,4 +185,4 @@ def rows_pass(
         tl.store(at, output * (over / UNIT)[:, None], mask=there[:, None] & (column < d_v))
     if HAS_TOP:
         at = blocks_to + place.to(tl.int64)[:, None] * BEST + slot
-        tl.store(at, tl.where(block_of < none, block_of, -1), mask=there[:, None])
+        tl.store(at, tl.where(block_of < none * CHOICES, block_of, -1), mask=there[:, None])

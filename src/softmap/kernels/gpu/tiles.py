@@ -8,6 +8,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+PARTS = tl.constexpr(4)  # of a block's keys
+CHOICES = tl.constexpr(2**4)  # of some of them, a bit for each
+
 
 @triton.jit
 def load_rows(base, rows, stop, stride, width: tl.constexpr, padded: tl.constexpr):
@@ -28,6 +31,22 @@ def load_spans(start_of, stop_of, rows, stop):
 def added_at(base, rows, keys, last_key):
     """Where in a strip of whole rows a tile stands, whichever way its rows and keys do."""
     return base + rows.to(tl.int64) * last_key + keys
+
+
+@triton.jit
+def largest_by_part(scaled, ROWS: tl.constexpr, KEYS: tl.constexpr):
+    """Of each row the largest in each part of a block's keys, (rows, parts).
+
+    A part is what one thread has of a row when tensor cores have made a product, two keys of every eight: it can be
+    gone through with no word to another thread.
+    """
+    return tl.max(tl.max(tl.reshape(scaled, [ROWS, KEYS // (2 * PARTS), PARTS, 2]), 3), 1)
+
+
+@triton.jit
+def keys_of_part(part, lane):
+    """Which keys of a block a part has, as `largest_by_part` takes them: its first, second and so on by `lane`."""
+    return lane // 2 * (2 * PARTS) + 2 * part + lane % 2
 
 
 @triton.jit

@@ -1,7 +1,8 @@
 """The largest weights of each row, in two steps: pass one found the blocks of keys that have them; here they are taken.
 
 The n largest stand in the n blocks with the largest maxima, ties by the lower key: each of these blocks has a key at
-least as good as any of another block. So n blocks are scored once more, and nothing else of the row.
+least as good as any of another block. Of such a block those parts alone are scored once more in which a key beat the
+n-th of the maxima known when the block was met.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from softmap.kernels.gpu.tiles import added_at, adjusted, load_spans
+from softmap.kernels.gpu.tiles import CHOICES, PARTS, added_at, adjusted, keys_of_part, load_spans
 
 
 @triton.jit
@@ -43,6 +44,7 @@ def top_pass(
     ROWS: tl.constexpr,
     KEYS: tl.constexpr,
     BEST: tl.constexpr,
+    STEP: tl.constexpr,
     CAPPED: tl.constexpr,
     HAS_SEEN: tl.constexpr,
     HAS_ADDED: tl.constexpr,
@@ -55,6 +57,7 @@ def top_pass(
         seen: which keys any row sees, (keys,).
         added: what is added to the scaled scores of the rows from `first_row` on, (1 or heads, rows, keys), nats.
         largest_of: what pass one gave, as `total_of` and `blocks_of`.
+        STEP: how many columns of q and k are multiplied at a time.
         weights_to: the largest weights in falling order, 0 for none, (heads, queries, top).
         keys_to: where they are, −1 for none.
     """
@@ -63,32 +66,35 @@ def top_pass(
     there = rows < last_row
     start, stop = load_spans(start_of, stop_of, rows, last_row)
     place = head * queries + rows
-    lane, slot = tl.arange(0, KEYS)[None, :], tl.arange(0, BEST)
-    scaled = tl.full([ROWS, BEST, KEYS], float("-inf"), tl.float32)
+    lane, slot = tl.arange(0, KEYS // PARTS), tl.arange(0, BEST * PARTS)
+    scaled = tl.full([ROWS, BEST * PARTS, KEYS // PARTS], float("-inf"), tl.float32)
     for taken in range(BEST):
-        block = tl.load(blocks_of + place * BEST + taken, mask=there, other=-1)
-        if tl.max(block) >= 0:
-            keys = block[:, None] * KEYS + lane  # (rows, keys): of each row its own
-            real = (block >= 0)[:, None] & (keys < last_key)
-            score = tl.zeros([ROWS, KEYS], tl.float32)
-            for first in range(0, K_WIDTH, 16):
-                column = first + tl.arange(0, 16)
-                inside = column < d_k
-                at = q + head * q_head + rows.to(tl.int64)[:, None] * q_row + column[None, :]
-                own_q = tl.load(at, mask=there[:, None] & inside[None, :], other=0.0).to(tl.float32)
-                at = k + head // group * k_head + keys.to(tl.int64)[:, :, None] * k_row + column[None, None, :]
-                own_k = tl.load(at, mask=real[:, :, None] & inside[None, None, :], other=0.0).to(tl.float32)
-                score += tl.sum(own_q[:, None, :] * own_k, 2)
-            at = keys
-            if HAS_ADDED:
-                at = added_at(added + head * added_head, (rows - first_row)[:, None], keys, last_key)
-            own = adjusted(
-                score, keys, start[:, None], stop[:, None], seen, at, factor, cap, True, CAPPED, HAS_SEEN, HAS_ADDED
-            )
-            scaled = tl.where((slot == taken)[None, :, None], own[:, None, :], scaled)
+        entry = tl.load(blocks_of + place * BEST + taken, mask=there, other=-1)
+        for part in range(PARTS):
+            chosen = (entry >= 0) & ((entry >> part) & 1 == 1)
+            if tl.max(chosen.to(tl.int32)) > 0:
+                keys = (entry // CHOICES)[:, None] * KEYS + keys_of_part(part, lane)[None, :]  # of each row its own
+                real = chosen[:, None] & (keys < last_key)
+                score = tl.zeros([ROWS, KEYS // PARTS], tl.float32)
+                for first in tl.static_range(0, K_WIDTH, STEP):
+                    column = first + tl.arange(0, STEP)
+                    inside = column < d_k
+                    at = q + head * q_head + rows.to(tl.int64)[:, None] * q_row + column[None, :]
+                    own_q = tl.load(at, mask=there[:, None] & inside[None, :], other=0.0).to(tl.float32)
+                    at = k + head // group * k_head + keys.to(tl.int64)[:, :, None] * k_row + column[None, None, :]
+                    own_k = tl.load(at, mask=real[:, :, None] & inside[None, None, :], other=0.0).to(tl.float32)
+                    score += tl.sum(own_q[:, None, :] * own_k, 2)
+                at = keys
+                if HAS_ADDED:
+                    at = added_at(added + head * added_head, (rows - first_row)[:, None], keys, last_key)
+                own = adjusted(
+                    score, keys, start[:, None], stop[:, None], seen, at, factor, cap, True, CAPPED, HAS_SEEN, HAS_ADDED
+                )
+                own = tl.where(chosen[:, None], own, float("-inf"))
+                scaled = tl.where((slot == taken * PARTS + part)[None, :, None], own[:, None, :], scaled)
 
-    blocks = tl.load(blocks_of + place[:, None] * BEST + slot[None, :], mask=there[:, None], other=-1)
-    keys = blocks[:, :, None] * KEYS + lane[None, :, :]
+    entries = tl.load(blocks_of + place[:, None] * BEST + slot[None, :] // PARTS, mask=there[:, None], other=-1)
+    keys = (entries // CHOICES)[:, :, None] * KEYS + keys_of_part((slot % PARTS)[:, None], lane[None, :])[None, :, :]
     keys = tl.reshape(keys, [ROWS, BEST * KEYS])
     scaled = tl.reshape(scaled, [ROWS, BEST * KEYS])
     largest = tl.load(largest_of + place, mask=there, other=0.0)
