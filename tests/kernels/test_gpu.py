@@ -40,8 +40,11 @@ def test_it_is_taken_where_it_is_asked_for_and_says_so(monkeypatch):
     torch.testing.assert_close(summary.received.sum(-1).cpu(), torch.full((2,), 40.0))
 
 
-def test_it_is_taken_in_no_other_way():
-    assert kernels.sweep(problem(), Wanted()).kernel != "gpu"
+def test_it_is_taken_in_no_other_way_and_the_record_says_so(monkeypatch):
+    monkeypatch.setattr(kernels, "_fused_refusal", lambda *_: "as on a GPU")
+    asked = "with SOFTMAP_KERNEL=gpu alone, until it was measured on a GPU"
+    assert kernels.sweep(problem(), Wanted())[1:] == ("strips", f"as on a GPU; gpu: {asked}")
+    assert kernels.sweep(problem(), Wanted(top=65)).why == "as on a GPU; gpu: top above 64"
 
 
 @pytest.mark.parametrize(
@@ -97,6 +100,18 @@ def test_only_what_triton_lacks_is_a_refusal(monkeypatch, error, said):
     monkeypatch.setattr(Plan, "rows", fail)
     with pytest.raises(said, match=str(error)):
         gpu.sweep(problem(), Wanted())
+
+
+def test_the_top_reads_few_keys_of_a_row_again():
+    from softmap.kernels.gpu.plan import Plan
+
+    given = problem(q=random(1, 64, 8), k=random(1, 2000, 8, seed=1), mask=masks.full())
+    plan = Plan(given, None)
+    blocks = plan.blocks(8)
+    plan.rows(next(iter(plan.strips())), plan.new(1, 64), plan.new(1, 64), None, None, None, blocks)
+    parts = torch.stack([blocks >> part & 1 for part in range(4)]).sum((0, -1))  # of 32, in 8 blocks
+    assert bool((parts >= 8).all())
+    assert parts.float().mean() < 14
 
 
 def test_sums_of_a_long_row_are_as_exact_as_those_of_a_short_one():

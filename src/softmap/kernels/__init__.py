@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from softmap.kernels.contract import Cell, Cells, Known, Problem, Statistics, Wanted
 
 VARIABLE = "SOFTMAP_KERNEL"
+UNMEASURED = f"with {VARIABLE}=gpu alone, until it was measured on a GPU"
 INSTRUCTIONS = ("avx512", "avx2", "baseline")  # what a fused kernel may be compiled for, fastest first
 
 
@@ -62,7 +63,7 @@ def sweep(problem: Problem, wanted: Wanted) -> Swept:
             return _sweep_forced(problem, wanted, forced)
         why = _fused_refusal(problem, wanted)
         if why:
-            return Swept(strips.sweep(problem, wanted), "strips", why)
+            return Swept(strips.sweep(problem, wanted), "strips", why + _gpu_not_taken(problem, wanted))
         best = fused.available()[0]
         return Swept(fused.sweep(problem, wanted, best), f"fused ({best})", _passed_over(best))
 
@@ -115,7 +116,7 @@ def report() -> list[Report]:
             for each in INSTRUCTIONS
         ),
         Report("strips", True, "torch operations, on any device"),
-        Report("gpu", no_gpu is None, no_gpu or f"Triton, not measured yet on a GPU: with {VARIABLE}=gpu alone"),
+        Report("gpu", no_gpu is None, no_gpu or f"Triton, {UNMEASURED}"),
         Report("reference", True, "float64 and dense: for small matrices"),
     ]
 
@@ -161,6 +162,15 @@ def _sweep_forced(problem: Problem, wanted: Wanted, name: str) -> Swept:
     _refuse(name, _fused_refusal(problem, wanted))
     instructions = first.removeprefix("fused-")
     return Swept(fused.sweep(problem, wanted, instructions), f"fused ({instructions})", why)
+
+
+def _gpu_not_taken(problem: Problem, wanted: Wanted) -> str:
+    """Why the GPU's kernels were not taken; empty where the arrays are not on a GPU of theirs."""
+    from softmap.kernels import gpu
+
+    if problem.q.device.type != gpu.device_type():
+        return ""
+    return f"; gpu: {gpu.missing() or gpu.refusal(problem, wanted) or UNMEASURED}"
 
 
 def _passed_over(best: str) -> str:

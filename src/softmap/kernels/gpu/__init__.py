@@ -74,12 +74,17 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
+def device_type() -> str:
+    """Where arrays have to be."""
+    return "cpu" if interpreted() else "cuda"
+
+
 def refusal(problem: Problem, wanted: Wanted) -> str | None:
     """Why it cannot serve; None where it can."""
     device = problem.q.device
     widths = {"d_k": problem.q.shape[2], "d_v": 0 if wanted.v is None else wanted.v.shape[2]}
     reasons = {
-        f"arrays on {device.type}": device.type != ("cpu" if interpreted() else "cuda"),
+        f"arrays on {device.type}": device.type != device_type(),
         f"{str(problem.q.dtype).removeprefix('torch.')} inputs": problem.q.dtype not in DTYPES,
         "bfloat16, of which the interpreter multiplies the bits": interpreted() and problem.q.dtype == torch.bfloat16,
         "NaN that is let through": problem.nan,

@@ -73,36 +73,31 @@ def columns_pass(
     largest = tl.zeros([KEYS], tl.float32)
     for row_block in range(first // ROWS, tl.cdiv(last, ROWS)):
         rows = row_block * ROWS + tl.arange(0, ROWS)
-        there = (rows >= first) & (rows < last)
-        start = tl.load(start_of + rows, mask=there, other=0)[None, :]
-        stop = tl.load(stop_of + rows, mask=there, other=0)[None, :]
         own_q = load_rows(q + head * q_head, rows, last, q_row, d_k, K_WIDTH)
-        at = keys[:, None]
-        if HAS_ADDED:
-            at = added_at(added + head * added_head, (rows - first_row)[None, :], keys[:, None], last_key)
+        # keys down, rows across: so a warp adds up its own keys, and waits for no other
+        score = tl.dot(own_k, tl.trans(own_q), input_precision="ieee")
+        place = head * queries + rows
         all_see = (tl.load(latest_start + row_block) <= block * KEYS) & (
             tl.load(earliest_stop + row_block) >= (block + 1) * KEYS
         )
-        partial = HAS_SEEN | (row_block * ROWS < first) | ((row_block + 1) * ROWS > last) | (all_see == 0)
-        # keys down, rows across: so a warp adds up its own keys, and waits for no other
-        scaled = adjusted(
-            tl.dot(own_k, tl.trans(own_q), input_precision="ieee"),
-            keys[:, None],
-            start,
-            stop,
-            seen,
-            at,
-            factor,
-            cap,
-            partial,
-            CAPPED,
-            HAS_SEEN,
-            HAS_ADDED,
-        )
-        high = tl.load(high_of + head * queries + rows, mask=there, other=0.0)
-        low = tl.load(low_of + head * queries + rows, mask=there, other=0.0)
-        low = tl.where(high == float("-inf"), 0.0, low)  # of a row that sees nothing
-        high = tl.where(high == float("-inf"), 0.0, high)
+        whole = (row_block * ROWS >= first) & ((row_block + 1) * ROWS <= last) & (all_see != 0)
+        if whole & (not (HAS_SEEN or HAS_ADDED)):
+            scaled = adjusted(score, keys, first, last, seen, added, factor, cap, False, CAPPED, False, False)
+            high, low = tl.load(high_of + place), tl.load(low_of + place)
+        else:
+            there = (rows >= first) & (rows < last)
+            start = tl.load(start_of + rows, mask=there, other=0)[None, :]
+            stop = tl.load(stop_of + rows, mask=there, other=0)[None, :]
+            at = keys[:, None]
+            if HAS_ADDED:
+                at = added_at(added + head * added_head, (rows - first_row)[None, :], keys[:, None], last_key)
+            scaled = adjusted(
+                score, keys[:, None], start, stop, seen, at, factor, cap, True, CAPPED, HAS_SEEN, HAS_ADDED
+            )
+            high = tl.load(high_of + place, mask=there, other=0.0)
+            low = tl.load(low_of + place, mask=there, other=0.0)
+            low = tl.where(high == float("-inf"), 0.0, low)  # of a row that sees nothing
+            high = tl.where(high == float("-inf"), 0.0, high)
         weights = tl.exp2(scaled - high[None, :] - low[None, :])
         total += tl.sum(weights, 1).to(tl.float64)
         if HAS_MAX:
