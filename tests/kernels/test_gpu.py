@@ -149,6 +149,21 @@ def test_the_same_call_gives_the_same_bits(options):
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"mask": masks.sliding_window(60, 20), "softcap": 5.0}], ids=["causal", "window"]
+)
+@pytest.mark.parametrize("processors", [1, 128])  # high tiles, and low ones
+def test_the_tiles_of_a_gpu_give_the_same(monkeypatch, options, processors):
+    from softmap.kernels.gpu import plan
+
+    monkeypatch.setattr(plan, "interpreted", lambda: False)
+    monkeypatch.setattr(plan, "PROCESSORS", processors)
+    given = problem(q=random(1, 150, 8).half(), k=random(1, 150, 8, seed=1).half(), **options)
+    wanted = everything(given)
+    found = moved(gpu.sweep(given, moved(wanted, GPU)), "cpu")
+    assert_agree(found, moved(given, "cpu"), wanted, in_dtype=True)
+
+
 def test_strips_of_a_bias_are_put_together_again(monkeypatch):
     from softmap.kernels.gpu import plan
 
