@@ -107,7 +107,7 @@ def test_wrong_use_is_said_and_exits_with_2(arguments, message):
         ([""], "text: expected at least one word, got an empty text."),
         (["  \n "], "text: expected at least one word, got an empty text."),
         (["[SEP] [CLS]"], "of which only special tokens are left"),
-        (["again and again", "--row", "again"], "occurs 2 times. Give its index: :1 or :3."),
+        (["again and again", "--row", "again"], "occurs 2 times. Give its token's number: :1 or :3."),
         (["--example", "--layer", "1"], "the worked example: expected row and lang alone, got layer"),
         (
             ["--example", "--tokens", "--truncate"],

@@ -222,6 +222,16 @@ def test_number_of_a_word_is_the_one_that_row_takes(tmp_path):
     assert f"learning :{first}" in stdout
     assert f"learning :{second}" in stdout
     assert f"learning (:{second}) looks at" in run("top", tmp_path / "a", "--row", f":{second}", "--layer", 3).stdout
+    explained = ("explain", "--recording", tmp_path / "a", "--layer", 3, "--head", 1, "--lang", "en", "--row")
+    assert f"Give its token's number: :{first} or :{second}." in run(*explained, "learning").output
+    assert f"`learning` (:{second})" in run(*explained, f":{second}").stdout
+    data = json.loads(run("top", tmp_path / "a", "--row", "loves", "--layer", 3, "--head", 1, "--json").stdout)
+    assert {first, second} <= {each["key"] for each in data["top"]}
+
+
+def test_a_word_that_occurs_again_where_it_is_not_looked_at_is_told_with_its_number(folder):
+    stdout = run("top", folder, "--row", "love", "--layer", 3, "--head", 1, "-k", 1).stdout
+    assert "learning :3" in stdout
 
 
 @pytest.mark.parametrize(

@@ -160,31 +160,38 @@ UNITS = tuple(Unit(label, i, i + 1) for i, label in enumerate(["[CLS]", "The", "
         ("mat", 6),
         ("SAT", 3),
         ("[cls]", 0),
-        ("7", 5),  # the word, not the index
+        ("7", 5),  # the word, not the token
         ("2", 2),
-        (":7", 7),  # the index, not the word
+        (":7", 7),  # the token, not the word
         (7, 7),
         (0, 0),
         (np.int64(3), 3),
     ],
 )
-def test_row_is_found_by_word_or_by_index(wanted, row):
+def test_row_is_found_by_word_or_by_token(wanted, row):
     assert find_row(UNITS, wanted) == row
+
+
+def test_word_is_found_by_any_of_its_tokens():
+    units = (Unit("[CLS]", 0, 1), Unit("unbelievably", 1, 4), Unit("cats", 4, 5))
+    assert [find_row(units, token) for token in range(5)] == [0, 1, 1, 1, 2]
+    with pytest.raises(RowError, match="Tokens count from 0 to 4"):
+        find_row(units, 5)
 
 
 @pytest.mark.parametrize(
     ("wanted", "got", "hint"),
     [
-        ("cat", "one that occurs 2 times", "Give its index: :2 or :7."),
-        ("CAT", "one that occurs 2 times", "Give its index: :2 or :7."),
-        ("THE", "one that occurs 2 times", "Give its index: :1 or :4."),
-        ("dog", "neither", "There are 8, counted from 0: [CLS], The, cat, sat, the, 7, MAT, cat."),
-        ("", "neither", "There are 8"),
-        ("8", "neither", "There are 8"),
-        ("-1", "neither", "There are 8"),
-        (8, "neither", "There are 8"),
-        (-1, "neither", "There are 8"),
-        (1.0, "neither", "There are 8"),
+        ("cat", "one that occurs 2 times", "Give its token's number: :2 or :7."),
+        ("CAT", "one that occurs 2 times", "Give its token's number: :2 or :7."),
+        ("THE", "one that occurs 2 times", "Give its token's number: :1 or :4."),
+        ("dog", "neither", "Tokens count from 0 to 7, and the words are [CLS], The, cat, sat, the, 7, MAT, cat."),
+        ("", "neither", "Tokens count from 0 to 7"),
+        ("8", "neither", "Tokens count from 0 to 7"),
+        ("-1", "neither", "Tokens count from 0 to 7"),
+        (8, "neither", "Tokens count from 0 to 7"),
+        (-1, "neither", "Tokens count from 0 to 7"),
+        (1.0, "neither", "Tokens count from 0 to 7"),
     ],
 )
 def test_row_that_is_not_one_word_is_refused(wanted, got, hint):
@@ -199,7 +206,7 @@ def test_refusal_of_a_row_lists_a_dozen_words_and_eight_places():
     many = tuple(Unit("buffalo", i, i + 1) for i in range(30))
     with pytest.raises(RowError, match=r":0 or :1 or :2 or :3 or :4 or :5 or :6 or :7 \.\.\.\."):
         find_row(many, "buffalo")
-    with pytest.raises(RowError, match=r"There are 30, counted from 0: (buffalo, ){12}\.\.\.\.$"):
+    with pytest.raises(RowError, match=r"Tokens count from 0 to 29, and the words are (buffalo, ){12}\.\.\.\.$"):
         find_row(many, "cow")
 
 

@@ -43,10 +43,10 @@ def narrate(story: Story) -> tuple[Section, ...]:
 def quote(units: tuple[Unit, ...], i: int) -> str:
     """A word between backticks, which a renderer may set as it likes; a special token as it is.
 
-    One of several that read the same is followed by its index, as `--row` takes it.
+    One of several that read the same is followed by its token's number, as `--row` takes it.
     """
     name = units[i].label if units[i].special else mark(units[i].label)
-    return f"{name} (:{i})" if _counts(_Same(units))[units[i].label] > 1 else name
+    return f"{name} (:{units[i].start})" if _counts(_Same(units))[units[i].label] > 1 else name
 
 
 def mark(text: str) -> str:

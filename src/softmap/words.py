@@ -10,6 +10,8 @@ from __future__ import annotations
 import operator
 import re
 import unicodedata
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +125,7 @@ def attention_from(
 
 
 def find_row(units: tuple[Unit, ...], wanted: str | int) -> int:
-    """Which unit is meant: by its label, in any case if no other reading fits, or by its index, as in 3 or ":3".
+    """Which unit is meant: by its label, in any case if no other reading fits, or by a token of it, as in 3 or ":3".
 
     A token of bytes is also found as GPT-2's vocabulary has it, and without the sign of its space: `␣for` by "Ġfor" or "for".
 
@@ -143,20 +145,24 @@ def find_row(units: tuple[Unit, ...], wanted: str | int) -> int:
             if len(found) == 1:
                 return found[0]
             if found:
-                places = " or ".join(f":{i}" for i in found[:8]) + (" ..." if len(found) > 8 else "")
-                got = f"one that occurs {len(found)} times"
-                hint = f"Give its index: {places}."
-                raise RowError(f"row {wanted!r}", "a word that occurs once", got, hint)
-    index = _as_index(wanted)
-    if 0 <= index < len(units):
-        return index
+                raise occurs_often(wanted, [units[i] for i in found])
+    token = _as_token(wanted)
+    if 0 <= token < units[-1].stop:
+        return bisect_right(units, token, key=lambda unit: unit.start) - 1
     shown = ", ".join(unit.label for unit in units[:12]) + (", ..." if len(units) > 12 else "")
     raise RowError(
         f"row {wanted!r}",
-        "a word of the text or its index",
+        "a word of the text or a token's number",
         "neither",
-        f"There are {len(units)}, counted from 0: {shown}.",
+        f"Tokens count from 0 to {units[-1].stop - 1}, and the words are {shown}.",
     )
+
+
+def occurs_often(wanted: str, units: Sequence[Unit]) -> RowError:
+    """What to say of a word that is several units."""
+    places = " or ".join(f":{unit.start}" for unit in units[:8]) + " ..." * (len(units) > 8)
+    got, hint = f"one that occurs {len(units)} times", f"Give its token's number: {places}."
+    return RowError(f"row {wanted!r}", "a word that occurs once", got, hint)
 
 
 def _of_bytes(wanted: str) -> str | None:
@@ -167,7 +173,7 @@ def _of_bytes(wanted: str) -> str | None:
         return None
 
 
-def _as_index(wanted: Any) -> int:
+def _as_token(wanted: Any) -> int:
     if isinstance(wanted, str):
         number = re.fullmatch(r":?([0-9]{1,9})", wanted)
         return int(number[1]) if number else -1

@@ -8,6 +8,7 @@ import pytest
 import torch
 from builders import ORIGIN, make_layer, make_recording, make_tokens
 
+import softmap
 from softmap import masks
 from softmap.errors import ParameterError, RecordingError, RowError
 from softmap.recorded import RecordedSequence, Recording
@@ -54,11 +55,20 @@ def test_layers_without_numbers_are_named_by_their_place():
     assert rec[1] is layers[1].matrix
 
 
+def test_what_is_looked_at_is_named_by_its_tokens(bundled):
+    rec = softmap.record("Unbelievability and learning loves learning", model=bundled)
+    row = rec.row("loves", layer=3, head=1)
+    found = rec.top("loves", 20, layer=3, head=1)
+    assert {each.stop - each.key for each in found} == {1, 5}
+    for each in found:
+        assert each.weight == pytest.approx(float(row[each.key : each.stop].sum()), rel=1e-5)
+
+
 def test_word_of_two_texts_is_looked_for_in_the_encoders_first():
     rec = two_texts()
     assert {each.layer for each in rec.top("chat")} == {0, 1}
     torch.testing.assert_close(rec.row("chat"), torch.stack([layer.matrix[:, 1] for layer in rec.layers[:2]]))
-    with pytest.raises(RowError, match=r"occurs 2 times\. Give its index: :0 or :4\."):
+    with pytest.raises(RowError, match=r"occurs 2 times\. Give its token's number: :0 or :4\."):
         rec.top("le")  # not the decoder's, in which it occurs once
     assert rec.top("7") == rec.top(5, layer=0) + rec.top(5, layer=1)  # a word that looks like a number
 
@@ -82,7 +92,7 @@ def test_number_says_not_of_which_text_it_is_until_a_layer_is_named(where):
 
 
 def test_word_that_stands_in_neither_text_is_refused():
-    with pytest.raises(RowError, match="row 'dog': expected a word of the text or its index, got neither"):
+    with pytest.raises(RowError, match="row 'dog': expected a word of the text or a token's number, got neither"):
         two_texts().top("dog")
 
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 @click.option(
     "--row",
     metavar="WORD",
-    help="The word to point out, or its index, as in 3 or :3. Default: the first; of a decoder the last.",
+    help="The word to point out, or its token's number, as in :3. Default: the first; of a decoder the last.",
 )
 @click.option("--words/--tokens", default=True, help="Merge sub-word pieces into words, or show them. [default: words]")
 @click.option("--truncate", is_flag=True, help="Cut a text that is longer than the model's limit, and say so.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import click
 from softmap.commands.common import BATCH, JSON, PARTIAL, RECORDING, open_recording, print_page, progress
 
 if TYPE_CHECKING:
-    from softmap.recorded import Attended, Recording
+    from softmap.recorded import Recording
     from softmap.recorded.layer import Text
 
 
@@ -69,8 +70,8 @@ def top(
         click.echo(json.dumps(told, ensure_ascii=False, indent=2))
     else:
         several = len({each.queries_of for each in recording.layers}) > 1
-        shown = _by_tokens(recording, found) if words else found
-        print_page(TopPage(_name(recording, text, where), shown, text if several else None))
+        shown = TopPage(_name(recording, text, where), found, _repeated(recording, words), text if several else None)
+        print_page(shown)
 
 
 def _name(recording: Recording, text: Text | None, where: str | int) -> str:
@@ -81,14 +82,11 @@ def _name(recording: Recording, text: Text | None, where: str | int) -> str:
     return f"{tokens.text[slice(*tokens.spans[where])].strip() or tokens.pieces[where]} (:{where})"
 
 
-def _by_tokens(recording: Recording, found: list[Attended]) -> list[Attended]:
-    """Words with the numbers of their first tokens, as --row takes them."""
-    from softmap.words import units_of_words
+def _repeated(recording: Recording, words: bool) -> set[str]:
+    """What several words (or tokens) of a text are called: such a one is told with its number."""
+    from softmap.words import units_of_tokens, units_of_words
 
-    texts = {"tokens": recording.tokens, "target": recording.target}
-    firsts = {of: [unit.start for unit in units_of_words(text)] for of, text in texts.items() if text is not None}
-    read = {number: layer.keys_of for number, layer in zip(recording.numbers, recording.layers, strict=True)}
-    return [
-        each if (of := read[each.layer]) is None or of not in firsts else each._replace(key=firsts[of][each.key])
-        for each in found
-    ]
+    units = units_of_words if words else units_of_tokens
+    texts = [text for text in (recording.tokens, recording.target) if text is not None]
+    counts = [Counter(unit.label for unit in units(text)) for text in texts]
+    return {label for each in counts for label, count in each.items() if count > 1}

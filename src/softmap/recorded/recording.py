@@ -85,7 +85,8 @@ class Attended(NamedTuple):
     Attributes:
         layer: its number in the model, counted from 0.
         head: counted from 0.
-        key: the number of the word looked at, or of the token.
+        key: the token looked at, counted from 0; of a word its first.
+        stop: one past its last: the weight is the sum of those from `key` up to it.
         label: how it is shown.
         weight: the attention to it, probability.
     """
@@ -93,6 +94,7 @@ class Attended(NamedTuple):
     layer: int
     head: int
     key: int
+    stop: int
     label: str
     weight: float
 
@@ -274,7 +276,7 @@ class Recording:
             for h, weights in enumerate(sums, start=first):
                 order = torch.argsort(weights, descending=True, stable=True)[:k].tolist()
                 seen = [j for j in order if weights[j] > 0]
-                found += [Attended(self.numbers[i], h, j, units[j].label, float(weights[j])) for j in seen]
+                found += [Attended(self.numbers[i], h, *_told(units[j]), float(weights[j])) for j in seen]
         return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -400,6 +402,10 @@ class Recording:
         return wording.units_of_words(tokens) if words else wording.units_of_tokens(tokens)
 
 
+def _told(unit: Unit) -> tuple[int, int, str]:
+    return unit.start, unit.stop, unit.label
+
+
 def _is_whole(value: Any) -> bool:
     return hasattr(value, "__index__") and not isinstance(value, bool)
 
@@ -420,8 +426,6 @@ def _find_word(units: tuple[Unit, ...], label: str) -> range:
     """The tokens of a word."""
     called = _units_called(units, label)
     if len(called) > 1:
-        places = " or ".join(f":{unit.start}" for unit in called[:8]) + " ..." * (len(called) > 8)
-        got, hint = f"one that occurs {len(called)} times", f"Give its index: {places}."
-        raise RowError(f"row {label!r}", "a word that occurs once", got, hint)
+        raise wording.occurs_often(label, called)
     unit = units[wording.find_row(units, label)]
     return range(unit.start, unit.stop)

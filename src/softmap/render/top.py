@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -31,17 +30,16 @@ class TopPage:
 
     Args:
         row: the word that looks.
-        found: what it looks at, head after head; `key` is the number that is shown of words that read the same.
+        found: what it looks at, head after head.
+        repeated: what several words of the text are called: one of them is told with the number of its first token.
         text: which text it is a word of, where the model reads two.
     """
 
-    def __init__(self, row: str, found: Sequence[Attended], text: str | None = None) -> None:
+    def __init__(
+        self, row: str, found: Sequence[Attended], repeated: Collection[str] = (), text: str | None = None
+    ) -> None:
         self.row = printable(row) + READ_BY[text]
-        counts = Counter((each.layer, each.head, each.label) for each in found)
-        found = [  # of words that read the same, each is told with its number
-            each._replace(label=f"{each.label} :{each.key}") if counts[each.layer, each.head, each.label] > 1 else each
-            for each in found
-        ]
+        found = [each._replace(label=f"{each.label} :{each.key}") if each.label in repeated else each for each in found]
         self.heads = [list(group) for _, group in groupby(found, key=lambda each: (each.layer, each.head))]
 
     def __str__(self) -> str:
