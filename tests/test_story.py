@@ -131,7 +131,7 @@ def test_layer_the_model_has_not_is_refused(bundled):
 
 
 def test_bytes_are_refused_as_text(bundled):
-    with pytest.raises(TextError, match="expected a string, a recording or softmap"):
+    with pytest.raises(TextError, match="expected a string, a recording, steps or softmap"):
         softmap.explain(b"I love learning", bundled)
 
 

@@ -47,6 +47,13 @@ def read_arrays(*, optional: tuple[str, ...] = (), **given: Any) -> dict[str, Ar
     return {name: None if given[name] is None else xp.astype(arrays[name], dtype) for name in given}
 
 
+def as_numpy(value: Any) -> Any:
+    """An array of any library as one of NumPy's, without what made it; anything else as it is."""
+    if not compat.is_array_api_obj(value):
+        return value
+    return np.asarray(compat.to_device(value.detach() if compat.is_torch_array(value) else value, "cpu"))
+
+
 def shape(array: Array) -> tuple[int, ...]:
     """The shape as a plain tuple: torch's own prints as ``torch.Size([3, 4])``."""
     return tuple(int(size) for size in array.shape)

@@ -28,6 +28,10 @@ SENTENCES: dict[str, dict[str, str]] = {
         "en": "The worked example: small whole numbers made for these three words, with d_k = {d_k}.",
         "zh": "示例：为这三个词设计的小整数，d_k = {d_k}。",
     },
+    "source_own": {
+        "en": "Numbers of your own, with d_k = {d_k}.",
+        "zh": "你自己给出的数，d_k = {d_k}。",
+    },
     "source_told": {
         "en": "Of its {layers} attention layers those can be told in which the tokens of the text look at each other: {told}. This one is {path} in the model.",
         "zh": "它的 {layers} 个注意力层中，能讲的是文本的词元互相关注的那些：{told}。这一层在模型中是 {path}。",
@@ -102,6 +106,14 @@ SENTENCES: dict[str, dict[str, str]] = {
     "projection_given": {
         "en": "Each token's query (what it looks for), key (what it is found by) and value (what it passes on), as attention takes them: with all that the model does to make them, learned matrices, and in many models positions, norms or scales besides.",
         "zh": "每个词元的查询（它要找什么）、键（凭什么被找到）和值（它传递什么），即注意力实际用到的：模型为得到它们所做的都已在内，有训练得到的矩阵，许多模型还有位置、归一化或缩放。",
+    },
+    "projection_own": {
+        "en": "Each token's query (what it looks for), key (what it is found by) and value (what it passes on).",
+        "zh": "每个词元的查询（它要找什么）、键（凭什么被找到）和值（它传递什么）。",
+    },
+    "projection_none": {
+        "en": "What came before the scores was not given.",
+        "zh": "得分之前的数没有给出。",
     },
     "strip_cut": {"en": "first {shown} of {total} numbers", "zh": "{total} 个数中的前 {shown} 个"},
     "strip_range": {"en": "shades span ±{range}", "zh": "色阶范围 ±{range}"},
@@ -241,8 +253,8 @@ SENTENCES: dict[str, dict[str, str]] = {
     },
     "output_read": {"en": "z({query}) comes {shares}.", "zh": "z({query})：{shares}。"},
     "output_none": {
-        "en": "The values v were not kept, so there is no output to tell.",
-        "zh": "值 v 没有保存，所以这里没有输出可讲。",
+        "en": "There are no values v here, so there is no output to tell.",
+        "zh": "这里没有值 v，所以没有输出可讲。",
     },
     "brought_itself": {"en": "{percent} from itself", "zh": "{percent} 来自自己"},
     "brought": {"en": "{percent} from {key}", "zh": "{percent} 来自 {key}"},
@@ -265,6 +277,10 @@ SENTENCES: dict[str, dict[str, str]] = {
     "agreement_example": {
         "en": "Every number above follows from x, W_q, W_k and W_v by the four steps; no model is involved.",
         "zh": "以上每个数都由 x、W_q、W_k、W_v 经这四步算出，没有用到模型。",
+    },
+    "agreement_own": {
+        "en": "Every number above follows, by the four steps, from those that were given; no model is involved.",
+        "zh": "以上每个数都由给出的数经这四步算出，没有用到模型。",
     },
     # what a page could not hold
     "left_out": {

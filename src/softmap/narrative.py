@@ -81,7 +81,7 @@ def headline(text: str, longest: int = 200) -> str:
 def _source(story: Story) -> Section:
     source, language = story.source, story.language
     if source is None:
-        return Section("source", "", (say(language, "source_example", d_k=story.steps.d_k),))
+        return Section("source", "", (say(language, f"source_{_whose(story)}", d_k=story.steps.d_k),))
     sentences = [
         say(
             language,
@@ -115,6 +115,11 @@ def _source(story: Story) -> Section:
         essential=True,
     )
     return Section("source", "", tuple(sentences), (table,))
+
+
+def _whose(story: Story) -> str:
+    """Whose numbers they are that no model gave."""
+    return "example" if story.is_example else "own"
 
 
 def _of_recording(source: Source, language: str) -> list[str]:
@@ -174,7 +179,7 @@ def _projection(story: Story) -> Section:
         labels = _labels(story.units[story.queries.start : story.queries.stop] if of_queries else story.units)
         rows, width = stage.shape
         formula = f"{name} {rows} × {width}"
-        if name != "x" and steps.x is not None:
+        if name != "x" and steps.x is not None and story.biases is not None:
             d_model = steps.x.shape[1]
             bias = f" + b_{name}" if name in (story.biases or ()) else ""
             formula = f"{name} = x W_{name}{bias}   {rows} × {width} = ({rows} × {d_model}) ({d_model} × {width})"
@@ -185,8 +190,10 @@ def _projection(story: Story) -> Section:
         else:
             pictures.append(Strips(name, formula, labels, stage, pointed))
     given = "_given" if story.biases is None else ""
-    title, sentence = say(language, f"projection_title{given}"), say(language, f"projection{given}")
-    return Section("projection", title, (sentence,), tuple(pictures))
+    title = say(language, f"projection_title{given}")
+    if story.source is None and not story.is_example:
+        given = "_own" if pictures else "_none"
+    return Section("projection", title, (say(language, f"projection{given}"),), tuple(pictures))
 
 
 def _scores(story: Story) -> Section:
@@ -297,7 +304,7 @@ def _output(story: Story) -> Section:
 def _agreement(story: Story) -> Section:
     source, language = story.source, story.language
     if source is None:
-        return Section("agreement", "", (say(language, "agreement_example"),))
+        return Section("agreement", "", (say(language, f"agreement_{_whose(story)}"),))
     if source.difference is None:
         return Section("agreement", "", (say(language, "agreement_none"),))
     difference = f"{source.difference:.1e}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -18,10 +18,10 @@ import numpy as np
 from softmap import words as wording
 from softmap.errors import ParameterError, RecordingError, RowError, TextError
 from softmap.language import choose_language
-from softmap.mechanism import PAGE, Steps, self_attention
+from softmap.mechanism import PAGE, Steps
 from softmap.shares import choose
 from softmap.telling import Added, added_by, compare, steps_of
-from softmap.tokens import Tokens, tokenize
+from softmap.tokens import tokenize
 from softmap.worked_example import Example
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from softmap.models.record import LiveRecording
     from softmap.recorded import Recording
     from softmap.shares import Choice, Shares
+    from softmap.tokens import Tokens
     from softmap.words import Unit
 
     Numbers = np.ndarray[Any, Any]
@@ -94,10 +95,11 @@ class Story:
         steps: every stage as NumPy arrays; its rows are `queries`, its columns all tokens.
         queries: the tokens that the rows of `steps` stand for: all, or those of `row` where the text is longer
             than a page (512 tokens).
-        source: the model behind it; None for the worked example.
+        source: the model behind it; None for the worked example, and for numbers of one's own.
         biases: those of q, k and v that a bias was added to; None where they are more than x W + b, or may be.
         language: ``en`` or ``zh``, the language of its sentences.
         added: what the model does to the scores besides the scale.
+        is_example: whether it is the worked example.
         unscaled: step 2 with a scale of 1 and all else as it is, (queries, tokens); None where that is the scores, with
             −∞ where a key may not be seen.
     """
@@ -113,6 +115,7 @@ class Story:
     language: str
     added: Added = field(default_factory=Added)
     unscaled: Float[Numbers, "queries tokens"] | None = None
+    is_example: bool = False
 
     @property
     def text(self) -> str:
@@ -209,7 +212,8 @@ class Story:
 
     def __repr__(self) -> str:
         text = self.text if len(self.text) <= 40 else self.text[:37] + "..."
-        where = f"{self.source.model}, layer {self.source.layer}, head {self.source.head}" if self.source else "example"
+        where = f"{self.source.model}, layer {self.source.layer}, head {self.source.head}" if self.source else ""
+        where = where or ("the worked example" if self.is_example else "numbers of your own")
         return f"Story({text!r}, {where}; print it, or see .html(), .figure(), .json(), .save(path))"
 
     def __rich__(self) -> Any:
@@ -259,7 +263,7 @@ class Story:
 
 
 def explain(
-    text: str | Recording | LiveRecording | Example,
+    text: str | Recording | LiveRecording | Example | Steps,
     model: str | os.PathLike[str] | PreTrainedModel | LoadedModel | None = None,
     *,
     layer: int | None = None,
@@ -267,14 +271,16 @@ def explain(
     row: str | int | None = None,
     words: bool = True,
     truncate: bool = False,
+    tokens: Sequence[str] | None = None,
     lang: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Story:
     """Tell how one attention head relates the words of a text, step by step.
 
     Args:
-        text: a text; a recording of one, as `softmap.record`, `softmap.recording` and `softmap.load` give it; or
-            `softmap.example()`, which needs no model.
+        text: a text; a recording of one, as `softmap.record`, `softmap.recording` and `softmap.load` give it; and with
+            no model the steps of numbers of one's own, as `softmap.self_attention` and `Steps.from_scores` give them,
+            or `softmap.example()`.
         model: of a text, the model that is to read it, as `softmap.record` takes it: a hub id, a directory, a loaded
             model, what `softmap.models.load` gave, or None for the bundled model.
         layer: which layer, by its number in the model, counted from 0; chosen where it is left open.
@@ -284,6 +290,7 @@ def explain(
             what is before them alone, the last one, which sees all.
         words: whether sub-word pieces are merged into words from step 3 on.
         truncate: whether a text longer than the model's limit is cut at its end.
+        tokens: of steps, and of nothing else: the words that their rows stand for.
         lang: ``en`` or ``zh``; by the locale unless given.
         progress: called with how many heads are measured, of how many.
 
@@ -297,47 +304,52 @@ def explain(
         array([0.9 , 0.07, 0.03])
     """
     language = choose_language(lang)
-    if isinstance(text, Example):
-        hint = "It brings a text and numbers of its own, a token for each word"
-        _refuse_given(
-            "the worked example",
-            "row and lang alone",
-            hint,
-            model=model is not None,
-            layer=layer is not None,
-            head=head is not None,
-            words=not words,
-            truncate=truncate,
-        )
-        return _tell_example(text, row, language)
+    if isinstance(text, Example | Steps):
+        from softmap import given
+
+        options = {
+            "model": model,
+            "layer": layer,
+            "head": head,
+            "words": not words or None,
+            "truncate": truncate or None,
+        }
+        if isinstance(text, Example):
+            hint = "It brings a text and numbers of its own, a token for each word"
+            _refuse_given("the worked example", "row and lang alone", hint, **options, tokens=tokens)
+            return given.tell_example(text, row, language)
+        hint = "They bring numbers of their own, a token for each word"
+        _refuse_given("steps", "tokens, row and lang alone", hint, **options)
+        return given.tell_steps(text, tokens, row, language)
+    _refuse_given("a text or a recording", "no tokens", "It brings its own", tokens=tokens)
     if isinstance(text, str):
         from softmap.models.options import read_model
         from softmap.models.record import record_inside
 
         loaded = read_model(model)
-        tokens = tokenize(loaded, text, truncate=truncate)
-        record = partial(record_inside, loaded, tokens)
+        read = tokenize(loaded, text, truncate=truncate)
+        record = partial(record_inside, loaded, read)
     else:
         recording = _read_recording(text)
         hint = "It brings its text and its model's numbers"
-        _refuse_given("a recording", "neither model nor truncate", hint, model=model is not None, truncate=truncate)
-        tokens = _tokens_of(recording)
+        _refuse_given("a recording", "neither model nor truncate", hint, model=model, truncate=truncate or None)
+        read = _tokens_of(recording)
         record = partial(_as_it_is, recording)
 
     from softmap.models.settings import on_one_thread
 
-    rows = wording.units_of_words(tokens) if words else wording.units_of_tokens(tokens)
+    rows = wording.units_of_words(read) if words else wording.units_of_tokens(read)
     asked = None if row is None else wording.find_row(rows, row)
-    with on_one_thread() if len(tokens) <= PAGE else nullcontext():
+    with on_one_thread() if len(read) <= PAGE else nullcontext():
         recording = record()
         choice = choose(recording, rows, layer, head, progress)
         told = recording.layers[recording.find_layer(choice.layer)]
         chosen = _first_or_last(rows, last=told.part == "decoder") if asked is None else asked
-        queries = _page_of(len(tokens), rows[chosen])
+        queries = _page_of(len(read), rows[chosen])
         steps, unscaled = steps_of(told, choice.head, queries)
     return Story(
-        tokens=tokens,
-        units=wording.units_of_tokens(tokens, as_in_text=True) if words else rows,
+        tokens=read,
+        units=wording.units_of_tokens(read, as_in_text=True) if words else rows,
         words=rows,
         row=chosen,
         steps=steps,
@@ -418,8 +430,8 @@ def _read_recording(given: Any) -> Recording:
 
     recording = getattr(given, "recording", given)
     if not isinstance(recording, Recording):
-        hint = "Give a sentence, softmap.record(...), or softmap.example()."
-        raise TextError("text", "a string, a recording or softmap.example()", type(given).__name__, hint)
+        hint = "Give a sentence, softmap.record(...), softmap.self_attention(...), or softmap.example()."
+        raise TextError("text", "a string, a recording, steps or softmap.example()", type(given).__name__, hint)
     return recording
 
 
@@ -443,29 +455,11 @@ def _as_it_is(recording: Recording) -> Recording:
     return recording
 
 
-def _refuse_given(subject: str, expected: str, hint: str, **given: bool) -> None:
-    """Refuse options that mean nothing here, rather than ignore them."""
-    names = [name for name, is_given in given.items() if is_given]
+def _refuse_given(subject: str, expected: str, hint: str, **given: Any) -> None:
+    """Refuse options that mean nothing here, rather than ignore them; None is one that was not given."""
+    names = [name for name, value in given.items() if value is not None]
     if names:
         raise ParameterError(subject, expected, " and ".join(names), f"{hint}; leave out {' and '.join(names)}.")
-
-
-def _tell_example(example: Example, row: str | int | None, language: str) -> Story:
-    steps = self_attention(*example)
-    text = " ".join(example.tokens)
-    ends = np.cumsum([len(word) + 1 for word in example.tokens]) - 1
-    tokens = Tokens(
-        text=text,
-        ids=(),
-        pieces=example.tokens,
-        spans=tuple((int(end) - len(word), int(end)) for word, end in zip(example.tokens, ends, strict=True)),
-        words=tuple(range(len(example.tokens))),
-        special=(False,) * len(example.tokens),
-        unknown=(False,) * len(example.tokens),
-    )
-    units = wording.units_of_words(tokens)
-    chosen = 0 if row is None else wording.find_row(units, row)
-    return Story(tokens, units, units, chosen, steps, range(len(units)), None, (), language)
 
 
 def _first_or_last(units: tuple[Unit, ...], *, last: bool) -> int:

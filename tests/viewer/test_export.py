@@ -366,6 +366,13 @@ def test_a_wrong_option_is_refused_and_leaves_no_file(tmp_path, options, error, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_limit_too_small_is_refused_before_the_work(tmp_path):
+    doing = []
+    with pytest.raises(SizeError):
+        export_html(make_recording(), tmp_path / "map.html", limit=0.01, doing=doing.append)
+    assert doing == []
+
+
 def test_a_batch_is_refused(tmp_path):
     with pytest.raises(RecordingError, match="one sequence"):
         export_html(make_recording(batch=2), tmp_path / "map.html")

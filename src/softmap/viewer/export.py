@@ -100,7 +100,6 @@ def export_html(
     answers = Answers(recording, layer=opened[0], head=opened[1])
     about: Any = answers.ask("about", {})
     start = Place(about["start"]["layer"], about["start"]["head"])
-    chosen = [start, *(named or _clearest(recording, answers, doing))]
     named_rows = [query for where in rows for query in _find(recording, start, where)]
     query = named_rows[0] if named_rows else about["start"]["query"]
     queries = named_rows or _word_of(recording, start, query)
@@ -108,7 +107,9 @@ def export_html(
     before, after = _around(about["title"])
     pieces = Pieces(round(limit * 1e6), len(before) + len(after))
     holding = Holding(recording, answers, pieces, doing)
-    holding.fill(list(dict.fromkeys(chosen)), queries, query)
+    holding.add_texts(query)
+    chosen = [start, *(named or _clearest(recording, answers, doing))]
+    holding.fill(list(dict.fromkeys(chosen)), queries)
     with written(path) as draft:
         draft.write_bytes(before + "".join(f"{piece.element()}\n" for piece in pieces).encode("ascii") + after)
     for place in dict.fromkeys(named):

@@ -69,18 +69,13 @@ class Holding:
             for number, layer in self._layers.items()
         }
 
-    def fill(self, chosen: Sequence[Place], rows: Sequence[int], query: int) -> None:
-        """Put in everything that fits.
+    def fill(self, chosen: Sequence[Place], rows: Sequence[int]) -> None:
+        """Put in everything that fits, after the texts.
 
         Args:
             chosen: the heads that come first.
             rows: the queries whose rows are held of chosen heads that don't fit.
-            query: the one that the page points out.
-
-        Raises:
-            SizeError: not even the text fits.
         """
-        self._add_texts(query)
         self._add_pictures()
         for number in self._layers:
             self._doing(f"layer {number}")
@@ -113,8 +108,15 @@ class Holding:
             or f"what comes before it leaves no room for it within {self._pieces.limit / 1e6:g} MB"
         )
 
-    def _add_texts(self, query: int) -> None:
-        """The texts, and what matrices are made of: without them there is no file."""
+    def add_texts(self, query: int) -> None:
+        """Put in the texts, and what matrices are made of: without them there is no file.
+
+        Args:
+            query: the one that the page points out.
+
+        Raises:
+            SizeError: they do not fit.
+        """
         about = dict(self._ask("about"))
         about["start"] = about["start"] | {"query": query}
         if not self._page:

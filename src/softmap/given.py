@@ -1,0 +1,96 @@
+"""Numbers that come with no model -> their story: the worked example, and steps of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from softmap import words as wording
+from softmap.arrays import as_numpy
+from softmap.errors import ParameterError
+from softmap.mechanism import PAGE, Steps, self_attention
+from softmap.story import Story
+from softmap.telling import Added
+from softmap.tokens import Tokens
+from softmap.worked_example import Example, example
+
+
+def tell_example(given: Example, row: str | int | None, language: str) -> Story:
+    """The worked example's story.
+
+    Raises:
+        ParameterError: other numbers in its place, of which its sentences would not be true.
+        RowError: no such word.
+    """
+    if not all(np.array_equal(one, other) for one, other in zip(given, example(), strict=True)):
+        hint = "Tell your own: softmap.explain(softmap.self_attention(x, w_q, w_k, w_v), tokens=['a', 'word', 'a', 'row'])."
+        raise ParameterError("the worked example", "its own numbers", "others", hint)
+    return _tell(self_attention(*given), given.tokens, row, language, is_example=True)
+
+
+def tell_steps(given: Steps, tokens: Sequence[str] | None, row: str | int | None, language: str) -> Story:
+    """The story of steps of one's own.
+
+    Args:
+        given: of one sequence with itself, of up to a page.
+        tokens: a word for each of its rows.
+        row: the word to point out, or its number; the first unless given.
+        language: of the sentences.
+
+    Raises:
+        ParameterError: another number of keys than queries, more than a page, another number of words than rows.
+        RowError: no such word.
+    """
+    steps = Steps(**{field.name: as_numpy(getattr(given, field.name)) for field in fields(given)})
+    queries, keys = steps.scores.shape
+    if queries != keys or queries > PAGE:
+        hint = "A story is of tokens that look at each other."
+        raise ParameterError("steps", f"as many queries as keys, at most {PAGE}", f"{queries} and {keys}", hint)
+    if tokens is None or isinstance(tokens, str) or len(tokens) != queries or not all(map(_is_word, tokens)):
+        hint = "Name them in their order, as in tokens=['I', 'love', 'learning']."
+        raise ParameterError("tokens", f"{queries} words, one for each row", repr(tokens), hint)
+    return _tell(steps, tuple(tokens), row, language, is_example=False)
+
+
+def _tell(steps: Steps, pieces: tuple[str, ...], row: str | int | None, language: str, *, is_example: bool) -> Story:
+    stops = np.cumsum([len(piece) + 1 for piece in pieces]) - 1
+    tokens = Tokens(
+        text=" ".join(pieces),
+        ids=(),
+        pieces=pieces,
+        spans=tuple((int(stop) - len(piece), int(stop)) for piece, stop in zip(pieces, stops, strict=True)),
+        words=tuple(range(len(pieces))),
+        special=(False,) * len(pieces),
+        unknown=(False,) * len(pieces),
+    )
+    units = wording.units_of_tokens(tokens)
+    return Story(
+        tokens=tokens,
+        units=units,
+        words=units,
+        row=0 if row is None else wording.find_row(units, row),
+        steps=steps,
+        queries=range(len(units)),
+        source=None,
+        biases=() if is_example else None,
+        language=language,
+        added=_added(steps),
+        is_example=is_example,
+    )
+
+
+def _added(steps: Steps) -> Added:
+    """The causal mask where the steps have one."""
+    hidden = np.isneginf(steps.scaled)
+    if not hidden.any() or not np.array_equal(hidden, np.triu(np.ones_like(hidden), 1)):
+        return Added()
+    from softmap import masks
+
+    return Added(mask=masks.causal())
+
+
+def _is_word(token: Any) -> bool:
+    return isinstance(token, str) and token.strip() != ""
