@@ -58,6 +58,19 @@ def test_token_and_cell_by_their_numbers(reader, encoder):
     type_in(reader, f":{len(encoder.tokens)}").press("Enter")
     expect(count(reader)).to_have_text(f"only 0 to {len(encoder.tokens) - 1}")
     assert reader.state["query"] == "7"
+    type_in(reader, ":5").press("Enter")  # a row of its own, not one with the key that was held before
+    reader.rest()
+    assert (reader.state["query"], reader.state.get("key", "-1")) == ("5", "-1")
+
+
+def test_a_key_that_is_found_is_that_of_the_row_held(reader, encoder):
+    type_in(reader, ":7").press("Enter")
+    reader.page.locator(".search").get_by_role("button", name="row").click()
+    type_in(reader, "city").press("Enter")
+    expect(count(reader)).to_have_text("1 of 1")
+    reader.rest()
+    assert reader.state["query"] == "7"
+    assert encoder.tokens.pieces[int(reader.state["key"])] == "city"
 
 
 def test_what_is_found_may_become_the_key(reader, encoder):

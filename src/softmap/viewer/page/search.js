@@ -33,6 +33,16 @@ export function stepped(at, total, step) {
   return at < 0 ? (step > 0 ? 0 : total - 1) : (at + step + total) % total;
 }
 
+/**
+ * A row by itself, or a key of the row that is held.
+ * @param {number} token
+ * @param {"query" | "key"} side
+ * @returns {{query?: number, key: number}}
+ */
+function held(token, side) {
+  return side === "key" ? { key: token } : { query: token, key: -1 };
+}
+
 /** @param {App} app */
 export function createSearch(app) {
   const input = el("input", { type: "search", autocomplete: "off", spellcheck: false, enterKeyHint: "search" });
@@ -90,14 +100,14 @@ export function createSearch(app) {
     clearTimeout(waiting);
     const wanted = read(input.value);
     if (!wanted) return;
-    if ("token" in wanted) return hold({ [sideName()]: wanted.token });
+    if ("token" in wanted) return hold(held(wanted.token, sideName()));
     if ("query" in wanted) return hold(wanted);
     if (!finder.isFor(wanted.text, sideName())) await look();
     if (!finder.total()) return;
     const found = await finder.step(step);
     if (!found) return;
     tell(app.say("search_count", { at: grouped(found.at + 1), total: grouped(finder.total()) }));
-    app.store.set({ [sideName()]: found.token });
+    app.store.set(held(found.token, sideName()));
   }
 
   /** @param {{query?: number, key?: number}} cell */

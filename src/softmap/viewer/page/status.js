@@ -59,13 +59,13 @@ function told(app, cell) {
   const label = (/** @type {string} */ text, /** @type {number} */ place) =>
     el("span", {}, el("b", {}, shown(text)), el("small", {}, ` :${place}`));
   const numbers = [
-    [nameOfWeight(app), weightOf(app, cell)],
+    [cell.hidden ? "" : nameOfWeight(app), weightOf(app, cell)],
     ...scoresOf(app, cell),
   ];
   return [
     label(cell.query_label, cell.query),
     el("span", { className: "arrow", "aria-label": app.say("looks_at") }, "→"),
     label(cell.key_label, cell.key),
-    ...numbers.map(([name, value]) => el("span", { className: "fact" }, el("i", {}, `${name} `), value)),
+    ...numbers.map(([name, value]) => el("span", { className: "fact" }, name && el("i", {}, `${name} `), value)),
   ];
 }
