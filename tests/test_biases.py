@@ -168,7 +168,7 @@ def test_two_offsets_in_a_matrix_are_refused():
 
 
 REFUSED = {
-    "slopes of integers": (lambda: biases.alibi(np.arange(3)), DtypeError, "slopes: .* got torch.int64"),
+    "slopes of integers": (lambda: biases.alibi(np.arange(3)), DtypeError, "slopes: .* got int64"),
     "slopes as text": (lambda: biases.alibi("0.5"), ArrayKindError, "slopes: .* got builtins.str"),
     "slopes in words": (lambda: biases.alibi(["a"]), ArrayKindError, "slopes: expected a list of numbers"),
     "one slope": (lambda: biases.alibi(torch.tensor(0.5)), ShapeError, r"slopes: expected \(heads,\).* shape \(\)"),
@@ -196,7 +196,7 @@ REFUSED = {
         ParameterError,
         "Of a score_mod",
     ),
-    "dense of booleans": (lambda: biases.dense(np.ones((2, 2), bool)), DtypeError, "values: .* got torch.bool"),
+    "dense of booleans": (lambda: biases.dense(np.ones((2, 2), bool)), DtypeError, "values: .* got bool"),
     "dense of a batch": (
         lambda: biases.dense(np.ones((1, 1, 2, 2))),
         ShapeError,

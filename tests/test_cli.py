@@ -91,6 +91,7 @@ def test_stages_are_said_beside_the_story_and_json_stays_alone_on_stdout():
         (["I", "love", "learning"], 'Put the text in quotes: softmap explain "I love learning"'),
         (["--example", "--png", "a.svg"], "--png writes PNG, not .svg; give --svg a.svg"),
         (["--example", "--svg", "a.jpg"], "--svg writes SVG, not .jpg, which no option writes; give --png a.png"),
+        (["--example", "--html", "a.txt"], "--html writes HTML, not .txt, which no option writes; give --html a.html"),
         (["a text", "--lang", "de"], "'de' is not one of 'en', 'zh'"),
         (["a text", "--layer", "first"], "'first' is not a valid integer"),
     ],

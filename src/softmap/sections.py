@@ -140,7 +140,8 @@ def write(value: float, style: Style, *, whole: bool = False, digits: int = 2) -
         return f"{value:.2f}"
     if style == "precise":
         return "0" if value == 0 else f"{value:.4f}" if abs(value) >= 0.0005 else f"{value:.0e}"
-    return f"{value:.0f}" if whole else f"{value:.{digits if abs(value) < 100 else min(digits, 1)}f}"
+    written = f"{value:.0f}" if whole else f"{value:.{digits if abs(value) < 100 else min(digits, 1)}f}"
+    return written.removeprefix("-") if not written.strip("-0.") else written  # no −0
 
 
 def percent(share: float) -> str:

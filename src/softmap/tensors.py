@@ -65,7 +65,7 @@ def read_floats(name: str, value: Any) -> torch.Tensor:
             if tensor.dtype.is_complex
             else f"Convert it, as in {name}.float() in torch or {name}.astype(float) in NumPy."
         )
-        raise DtypeError(name, "float16, bfloat16, float32 or float64", str(tensor.dtype), hint)
+        raise DtypeError(name, "float16, bfloat16, float32 or float64", str(tensor.dtype).removeprefix("torch."), hint)
     return tensor
 
 

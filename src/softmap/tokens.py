@@ -10,6 +10,8 @@ from softmap.errors import ModelError, TextError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from transformers import PreTrainedModel
+
     from softmap.models import LoadedModel
 
 UNLIMITED = 10**9
@@ -139,12 +141,26 @@ def token_limit(loaded: LoadedModel) -> int:
     Position embeddings with a padding index start counting behind it (RoBERTa's 514 rows serve 512 tokens).
     """
     limits = [] if loaded.tokenizer is None else [int(loaded.tokenizer.model_max_length)]
-    for name, module in loaded.model.named_modules():
-        if name.rpartition(".")[2] == "position_embeddings" and hasattr(module, "num_embeddings"):
+    return min([*limits, position_limit(loaded.model), UNLIMITED])
+
+
+def position_limit(model: PreTrainedModel) -> int:
+    """How many tokens a model's learnt positions serve; UNLIMITED where it learnt none."""
+    limits = [UNLIMITED]
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] in ("position_embeddings", "wpe") and hasattr(module, "num_embeddings"):
             padding = getattr(module, "padding_idx", None)
             limits.append(module.num_embeddings - (0 if padding is None else padding + 1))
-    limit = min(limits, default=UNLIMITED)
-    return limit if limit < UNLIMITED else UNLIMITED
+    return min(limits)
+
+
+def vocabulary(model: PreTrainedModel) -> int:
+    """How many tokens a model knows; UNLIMITED where it has no table of them."""
+    try:
+        table: Any = model.get_input_embeddings()
+    except NotImplementedError:  # a model of several towers
+        table = None
+    return int(table.weight.shape[0]) if hasattr(table, "weight") else UNLIMITED
 
 
 def _refuse_unless_text(text: Any) -> None:
@@ -203,14 +219,10 @@ def _unknown_id(tokenizer: Any) -> int | None:
 
 
 def _refuse_foreign_ids(loaded: LoadedModel, ids: list[int]) -> None:
-    try:
-        table: Any = loaded.model.get_input_embeddings()
-    except NotImplementedError:  # a model of several towers
-        table = None
-    if not hasattr(table, "weight"):
+    rows = vocabulary(loaded.model)
+    if rows == UNLIMITED:
         hint = "softmap explains models of text; this one reads something else."
         raise ModelError(loaded.name, "a table of token embeddings", f"none in {type(loaded.model).__name__}", hint)
-    rows = int(table.weight.shape[0])
     if max(ids) >= rows:
         raise ModelError(
             loaded.name,

@@ -362,6 +362,7 @@ def test_repr_says_what_it_is():
         "AttentionMatrix(shape (4, 9, 9), float32, mask causal(), scale 0.7, with softcap, with sinks, with bias, "
         "logsumexp of 0 of 36 rows kept)"
     )
+    assert (repr(m.mask), m.scale) == ("causal()", 0.7)
     assert repr(m.scaled) == "scaled of shape (4, 9, 9), float32"
     assert repr(m.scores[1]) == "scores of shape (9, 9), float32"
     summary = repr(m.summary())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from decoders import VOCABULARY, assert_same_weights, eager, ids_of
+from transformers import AutoModel, GPT2Config
 
 import softmap
 from softmap.errors import DtypeError, ModelError, ParameterError, RecordingError, TextError
+from softmap.models import LoadedModel
 
 
 def test_recording_holds_the_models_own_weights_and_output(llama):
@@ -201,11 +203,27 @@ def test_run_without_attention_is_refused(llama):
         ([0.5], TextError, "whole numbers"),
         (object(), TextError, "a text, ids or a mapping"),
         ({"input_ids": "no ids"}, ModelError, "belong to this model"),
+        ([1, 2, 9999], TextError, "expected numbers from 0 to 59 for LlamaForCausalLM, got 9999"),
+        ([1, -1], TextError, "got -1"),
     ],
 )
 def test_what_is_no_input_is_refused(llama, given, error, words):
     with pytest.raises(error, match=words):
         softmap.record(given, llama)
+
+
+def test_more_ids_than_a_model_has_positions_are_refused():
+    config = GPT2Config(n_layer=1, n_head=2, n_embd=8, n_positions=64, vocab_size=100)
+    with pytest.raises(
+        TextError, match=r"at most 64 tokens for GPT2Model, got 70 tokens\. Give fewer, as in ids\[:64\]"
+    ):
+        softmap.record([1] * 70, AutoModel.from_config(config).eval())
+
+
+def test_a_module_that_is_no_model_of_transformers_is_refused():
+    for given in (torch.nn.Linear(2, 2), LoadedModel(torch.nn.Linear(2, 2), None, "mine")):
+        with pytest.raises(ModelError, match="expected a PreTrainedModel of transformers, got Linear"):
+            softmap.record([1, 2], given)
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,10 @@ ENDINGS = {
     "svg": ("svg",),
     "pdf": ("pdf",),
     "": ("jpg", "jpeg", "gif", "webp", "avif", "bmp", "tif", "tiff", "eps", "ps", "svgz"),
+    "json": ("json",),
+    "text": ("txt", "md", "csv"),
 }
-"""How the names of files end that an option writes, and of pictures that none does."""
+"""How the names of files end that an option writes, of pictures that none does (""), and of what has no file."""
 JSON = click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 
 
@@ -64,10 +66,12 @@ def check_endings(files: Mapping[str, Path | None]) -> None:
     for kind, file in files.items():
         ending = "" if file is None else file.suffix.lower().removeprefix(".")
         other = next((other for other, endings in ENDINGS.items() if ending in endings), kind)
-        if file is not None and other != kind:
-            unknown = "" if other else ", which no option writes"
-            instead = f"--{other or 'png'} {shlex.quote(str(file if other else file.with_suffix('.png')))}"
-            raise click.UsageError(f"--{kind} writes {kind.upper()}, not .{ending}{unknown}; give {instead}")
+        if file is None or other == kind:
+            continue
+        unknown = "" if other in files else ", which no option writes"
+        fitting = other if other in files else kind if other else "png"
+        instead = f"--{fitting} {shlex.quote(str(file if other == fitting else file.with_suffix(f'.{fitting}')))}"
+        raise click.UsageError(f"--{kind} writes {kind.upper()}, not .{ending}{unknown}; give {instead}")
 
 
 def check_new(folder: Path) -> None:

@@ -133,6 +133,16 @@ class AttentionMatrix(LazyMatrix):
         return self._lookup.nbytes
 
     @property
+    def mask(self) -> Mask:
+        """Which query may see which key."""
+        return self._lookup.problem.mask
+
+    @property
+    def scale(self) -> float:
+        """What multiplies the scores."""
+        return self._lookup.problem.scale
+
+    @property
     def scores(self) -> StageView:
         """Step 1, q kᵀ, indexed as the matrix is."""
         return self._view("scores")

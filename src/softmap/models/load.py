@@ -73,9 +73,10 @@ def load(
         if not isinstance(name_or_path, str | os.PathLike):
             raise ModelError(
                 "model",
-                "a hub id, a directory, or None",
+                "a hub id, a directory, a PreTrainedModel, or None",
                 type(name_or_path).__name__,
-                "Wrap a model that is loaded already: softmap.models.LoadedModel(model, tokenizer, name).",
+                "A model of transformers that is loaded already is given as it is, or with its tokenizer as "
+                "softmap.models.LoadedModel(model, tokenizer, name).",
             )
         return _load_from(
             os.fspath(name_or_path), revision=revision, trust_remote_code=trust_remote_code, options=options

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from softmap.errors import DtypeError, ParameterError, TextError
+from softmap.errors import DtypeError, ModelError, ParameterError, TextError
 from softmap.matrix.inputs import read_cells, read_count
 from softmap.models.interface import calls_interface, find_others
 from softmap.models.keeping import Keeping
 from softmap.models.load import LoadedModel, load
-from softmap.tokens import Tokens, tokenize
+from softmap.tokens import Tokens, position_limit, tokenize, vocabulary
 
 STATISTICS = ("top", "cells", "entropy", "distance", "received")
 DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
@@ -29,6 +29,10 @@ def read_model(model: Any, device: str | torch.device | None = None, tokenizer: 
     """
     from transformers import PreTrainedModel
 
+    given = model.model if isinstance(model, LoadedModel) else model
+    if isinstance(given, torch.nn.Module) and not isinstance(given, PreTrainedModel):
+        hint = "Of other modules q and k make a matrix: softmap.AttentionMatrix(q, k)."
+        raise ModelError("model", "a PreTrainedModel of transformers", type(given).__name__, hint)
     if isinstance(model, PreTrainedModel):
         loaded = LoadedModel(model, tokenizer, model.config.name_or_path or type(model).__name__)
     elif tokenizer is not None:
@@ -57,7 +61,8 @@ def read_inputs(given: Any, loaded: LoadedModel, truncate: bool) -> tuple[Tokens
     """The tokens, where a text was given, and the model's arguments.
 
     Raises:
-        TextError: neither a text, nor token ids, nor a mapping of arguments.
+        TextError: neither a text, nor token ids, nor a mapping of arguments; ids that the model has no row for, or
+            more than it takes.
     """
     if isinstance(given, str):
         tokens = tokenize(replace(loaded, tokenizer=tokenizer_of(loaded)), given, truncate=truncate)
@@ -74,7 +79,19 @@ def read_inputs(given: Any, loaded: LoadedModel, truncate: bool) -> tuple[Tokens
         got = f"{ids.dtype} of shape {tuple(ids.shape)}"
         hint = "Padded sequences come as a mapping with their attention_mask."
         raise TextError("text_or_inputs", "whole numbers (tokens,) or (batch, tokens)", got, hint)
+    _refuse_beyond(ids, loaded)
     return None, _arguments(ids.long().reshape(-1, ids.shape[-1]), loaded)
+
+
+def _refuse_beyond(ids: torch.Tensor, loaded: LoadedModel) -> None:
+    rows, most = vocabulary(loaded.model), position_limit(loaded.model)
+    wrong = ids[(ids < 0) | (ids >= rows)]
+    if len(wrong):
+        hint = "They belong to another model's tokenizer."
+        raise TextError("token ids", f"numbers from 0 to {rows - 1} for {loaded.name}", str(int(wrong[0])), hint)
+    if ids.shape[-1] > most:
+        hint = f"Give fewer, as in ids[:{most}], or take a model with a higher limit."
+        raise TextError("token ids", f"at most {most} tokens for {loaded.name}", f"{ids.shape[-1]} tokens", hint)
 
 
 def inputs_of(tokens: Tokens, loaded: LoadedModel) -> dict[str, Any]:
