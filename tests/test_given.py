@@ -28,7 +28,7 @@ def test_steps_of_ones_own_are_told_word_by_word():
     assert story.row == 1
     np.testing.assert_array_equal(story.weights, story.steps.weights)
     told = str(story)
-    assert "Numbers of your own, with d_k = 4." in told
+    assert "Given numbers, no model's, with d_k = 4." in told
     assert "z(`New York`) = " in told
     assert "from those that were given" in told
     assert "x W_q" not in told  # how q came about was not given
@@ -46,6 +46,8 @@ def test_steps_from_scores_alone_are_told_as_far_as_they_go():
     told = str(softmap.explain(softmap.Steps.from_scores(scores, d_k=64), tokens=["a", "b"], lang="en"))
     assert "What came before the scores was not given." in told
     assert "There are no values v here" in told
+    steps = softmap.Steps.from_scores(scores, d_k=64, v=np.eye(2))
+    assert "was not given; each token's value" in str(softmap.explain(steps, tokens=["a", "b"], lang="en"))
     assert "`a`: 92% itself, 8% `b`." in told
 
 

@@ -29,8 +29,8 @@ SENTENCES: dict[str, dict[str, str]] = {
         "zh": "示例：为这三个词设计的小整数，d_k = {d_k}。",
     },
     "source_own": {
-        "en": "Numbers of your own, with d_k = {d_k}.",
-        "zh": "你自己给出的数，d_k = {d_k}。",
+        "en": "Given numbers, no model's, with d_k = {d_k}.",
+        "zh": "给定的数，不出自模型，d_k = {d_k}。",
     },
     "source_told": {
         "en": "Of its {layers} attention layers those can be told in which the tokens of the text look at each other: {told}. This one is {path} in the model.",
@@ -114,6 +114,10 @@ SENTENCES: dict[str, dict[str, str]] = {
     "projection_none": {
         "en": "What came before the scores was not given.",
         "zh": "得分之前的数没有给出。",
+    },
+    "projection_values": {
+        "en": "What came before the scores was not given; each token's value is what it passes on.",
+        "zh": "得分之前的数没有给出；每个词元的值是它传递的内容。",
     },
     "strip_cut": {"en": "first {shown} of {total} numbers", "zh": "{total} 个数中的前 {shown} 个"},
     "strip_range": {"en": "shades span ±{range}", "zh": "色阶范围 ±{range}"},

@@ -192,7 +192,7 @@ def _projection(story: Story) -> Section:
     given = "_given" if story.biases is None else ""
     title = say(language, f"projection_title{given}")
     if story.source is None and not story.is_example:
-        given = "_own" if pictures else "_none"
+        given = "_own" if steps.q is not None else "_values" if pictures else "_none"
     return Section("projection", title, (say(language, f"projection{given}"),), tuple(pictures))
 
 

@@ -11,6 +11,7 @@ from builders import assert_same, make_layer, make_picture, make_recording
 
 from softmap.errors import RecordingError
 from softmap.recorded import Picture, Place, manifest
+from softmap.recorded.listing import list_layers
 from softmap.recorded.storage import Writer, load
 
 
@@ -38,6 +39,9 @@ def test_pictures_of_each_sequence_come_back_with_it(tmp_path):
     found = load(tmp_path / "run", verify=True)
     assert_same(found, made)
     assert [len(found.batch(i).pictures) for i in range(3)] == [0, 2, 1]
+    assert list_layers(found).pictures == (0, 2, 1)
+    assert "pictures   3, kept small" in str(list_layers(found))
+    assert "pictures" not in str(list_layers(found.batch(0)))
     found.save(tmp_path / "again")
     assert_same(load(tmp_path / "again"), made)
 

@@ -68,6 +68,7 @@ class Listing:
         origin: the model.
         texts: of each sequence the text that was read, its beginning, and how many tokens it has.
         cut: of each sequence how many tokens were cut off at the end of its text, 0 unless truncation was asked for.
+        pictures: of each sequence how many pictures it holds.
         nbytes: of all its arrays.
         lines: its layers, of the first sequence.
         others: layers that are not in it.
@@ -77,6 +78,7 @@ class Listing:
     origin: Origin
     texts: tuple[tuple[str, int], ...]
     cut: tuple[int, ...]
+    pictures: tuple[int, ...]
     nbytes: int
     lines: tuple[Line, ...]
     others: tuple[OtherLayer, ...]
@@ -122,6 +124,8 @@ class Listing:
             table.add_row("text", f"{count:,} tokens{more}: {text}" if text else f"{count:,} tokens or patches")
         if len(self.texts) > 4:
             table.add_row("", f"and {len(self.texts) - 4} more")
+        if any(self.pictures):
+            table.add_row("pictures", f"{sum(self.pictures):,}, kept small")
         table.add_row("made with", ", ".join(f"{name} {number}" for name, number in origin.versions.items()))
         return table
 
@@ -157,8 +161,9 @@ def list_layers(recording: Recording) -> Listing:
         for sequence in recording.sequences
     )
     cut = tuple(0 if sequence.tokens is None else sequence.tokens.cut for sequence in recording.sequences)
+    pictures = tuple(len(sequence.pictures) for sequence in recording.sequences)
     nbytes = sum(_nbytes(layer) for sequence in recording.sequences for layer in sequence.layers)
-    return Listing(recording.origin, texts, cut, nbytes, tuple(lines), recording.others, recording.partial)
+    return Listing(recording.origin, texts, cut, pictures, nbytes, tuple(lines), recording.others, recording.partial)
 
 
 def _line(number: int, layer: RecordedLayer) -> Line:

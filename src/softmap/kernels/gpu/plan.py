@@ -138,7 +138,7 @@ class Plan:
             HAS_OUTPUT=output is not None,
             HAS_ENTROPY=entropy is not None,
             HAS_DISTANCE=distance is not None,
-            HAS_AHEAD=self._looks_ahead,
+            HAS_AHEAD=distance is not None and self._looks_ahead,
             HAS_TOP=blocks is not None,
             num_warps=tile.warps,
             num_stages=tile.stages,
