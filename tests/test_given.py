@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 
+import array_api_strict
 import jsonschema
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_such_a_story_is_written_as_every_kind_of_file(tmp_path, lang):
     assert "(:2)" in (tmp_path / "story.txt").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("tokens", [None, ["a", "b"], ["a", "b", "c", "d"], "abc", ["a", "b", 3], ["a", "", "c"]])
+@pytest.mark.parametrize("tokens", [None, 5, ["a", "b"], ["a", "b", "c", "d"], "abc", ["a", "b", 3], ["a", "", "c"]])
 def test_words_that_do_not_fit_are_refused(tokens):
     with pytest.raises(ParameterError, match="tokens: expected 3 words, one for each row, got") as caught:
         softmap.explain(softmap.self_attention(*softmap.example()), tokens=tokens)
@@ -83,6 +84,43 @@ def test_queries_that_are_not_the_keys_are_refused():
     steps = softmap.Steps.from_scores(np.ones((2, 3)), d_k=4)
     with pytest.raises(ParameterError, match="expected as many queries as keys, at most 512, got 2 and 3"):
         softmap.explain(steps, tokens=["a", "b"])
+
+
+def matrix(**options):
+    q, k = torch.randn((2, 2, 4, 8), generator=torch.Generator().manual_seed(0))
+    return softmap.AttentionMatrix(q, k, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"softcap": 1.0},
+        {"sinks": torch.ones(2)},
+        {"bias": softmap.biases.alibi([0.5, 0.25])},
+        {"mask": softmap.masks.sliding_window(2)},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_more_than_the_four_steps_is_not_told_as_them(options):
+    steps = matrix(**options)[0].steps()
+    with pytest.raises(ParameterError, match=r"as of a soft cap.*softmap\.explain\(recording, layer="):
+        softmap.explain(steps, tokens=["a", "b", "c", "d"])
+
+
+def test_a_part_of_a_matrix_is_not_told_as_the_whole():
+    with pytest.raises(ParameterError, match="or a part"):
+        softmap.explain(matrix()[0].steps(rows=slice(1, 3), keys=slice(0, 2)), tokens=["a", "b"])
+
+
+def test_a_whole_matrix_of_the_four_steps_is_told():
+    story = softmap.explain(matrix(mask=softmap.masks.causal())[1].steps(), tokens=["a", "b", "c", "d"], lang="en")
+    assert "+ mask" in str(story)
+
+
+def test_steps_of_any_array_library_are_told():
+    arrays = [array_api_strict.asarray(array) for array in softmap.example()]
+    story = softmap.explain(softmap.self_attention(*arrays), tokens=(word for word in "abc"), lang="en")
+    np.testing.assert_array_equal(story.steps.scores, softmap.self_attention(*softmap.example()).scores)
 
 
 def test_options_of_models_are_refused_with_steps():

@@ -63,7 +63,7 @@ def test_scale_that_is_not_the_usual_one_is_said(example):
     steps = softmap.self_attention(*softmap.example(), scale=1.0)
     told = section(replace(example, steps=steps), "scaled")
     assert told.title.endswith("scores × scale")
-    assert "multiplies every score by 1 (1/√d_k would be 0.125)" in told.sentences[0]
+    assert "Every score is multiplied by 1 (1/√d_k would be 0.125)" in told.sentences[0]
     assert ", 1 times as large" in told.sentences[1]
 
 

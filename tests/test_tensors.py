@@ -141,9 +141,9 @@ def test_floats_are_taken(dtype):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (torch.ones(2, dtype=torch.int64), r"torch\.int64\. Convert it, as in x\.float\(\) in torch"),
-        (np.ones(2, bool), r"torch\.bool\. .*x\.astype\(float\) in NumPy"),
-        (np.ones(2, complex), r"torch\.complex128\. Take its real part: x\.real"),
+        (torch.ones(2, dtype=torch.int64), r"got int64\. Convert it, as in x\.float\(\) in torch"),
+        (np.ones(2, bool), r"got bool\. .*x\.astype\(float\) in NumPy"),
+        (np.ones(2, complex), r"got complex128\. Take its real part: x\.real"),
         (torch.ones(2).to(torch.float8_e4m3fn), "float8_e4m3fn"),
     ],
 )

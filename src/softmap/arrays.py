@@ -49,9 +49,11 @@ def read_arrays(*, optional: tuple[str, ...] = (), **given: Any) -> dict[str, Ar
 
 def as_numpy(value: Any) -> Any:
     """An array of any library as one of NumPy's, without what made it; anything else as it is."""
-    if not compat.is_array_api_obj(value):
-        return value
-    return np.asarray(compat.to_device(value.detach() if compat.is_torch_array(value) else value, "cpu"))
+    if compat.is_torch_array(value):
+        return value.numpy(force=True)
+    if compat.is_cupy_array(value):
+        return value.get()
+    return np.from_dlpack(value) if compat.is_array_api_obj(value) and not compat.is_numpy_array(value) else value
 
 
 def shape(array: Array) -> tuple[int, ...]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from softmap.story import Story
 from softmap.telling import Added
 from softmap.tokens import Tokens
 from softmap.worked_example import Example, example
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool
 
 
 def tell_example(given: Example, row: str | int | None, language: str) -> Story:
@@ -31,7 +34,7 @@ def tell_example(given: Example, row: str | int | None, language: str) -> Story:
     return _tell(self_attention(*given), given.tokens, row, language, is_example=True)
 
 
-def tell_steps(given: Steps, tokens: Sequence[str] | None, row: str | int | None, language: str) -> Story:
+def tell_steps(given: Steps, tokens: Iterable[str] | None, row: str | int | None, language: str) -> Story:
     """The story of steps of one's own.
 
     Args:
@@ -41,18 +44,21 @@ def tell_steps(given: Steps, tokens: Sequence[str] | None, row: str | int | None
         language: of the sentences.
 
     Raises:
-        ParameterError: another number of keys than queries, more than a page, another number of words than rows.
+        ParameterError: more than the four steps, as a model's soft cap, sinks or bias; another number of keys than
+            queries, more than a page, another number of words than rows.
         RowError: no such word.
     """
     steps = Steps(**{field.name: as_numpy(getattr(given, field.name)) for field in fields(given)})
+    _refuse_more_than_steps(steps)
     queries, keys = steps.scores.shape
     if queries != keys or queries > PAGE:
         hint = "A story is of tokens that look at each other."
         raise ParameterError("steps", f"as many queries as keys, at most {PAGE}", f"{queries} and {keys}", hint)
-    if tokens is None or isinstance(tokens, str) or len(tokens) != queries or not all(map(_is_word, tokens)):
+    words = list(tokens) if isinstance(tokens, Iterable) and not isinstance(tokens, str) else []
+    if len(words) != queries or not all(map(_is_word, words)):
         hint = "Name them in their order, as in tokens=['I', 'love', 'learning']."
         raise ParameterError("tokens", f"{queries} words, one for each row", repr(tokens), hint)
-    return _tell(steps, tuple(tokens), row, language, is_example=False)
+    return _tell(steps, tuple(words), row, language, is_example=False)
 
 
 def _tell(steps: Steps, pieces: tuple[str, ...], row: str | int | None, language: str, *, is_example: bool) -> Story:
@@ -82,10 +88,24 @@ def _tell(steps: Steps, pieces: tuple[str, ...], row: str | int | None, language
     )
 
 
+def _refuse_more_than_steps(steps: Steps) -> None:
+    """Refuse what a story of scale and causal mask alone would tell wrongly."""
+    hidden: Any = np.isneginf(steps.scaled)
+    unchanged = np.allclose(steps.scaled[~hidden], (steps.scores * steps.scale)[~hidden], rtol=1e-4, atol=1e-6)
+    whole = np.allclose(steps.weights.sum(1), 1, atol=1e-4)
+    if not unchanged or not whole or (hidden.any() and not _is_causal(hidden)):
+        hint = "Of a model's head tell the recording: softmap.explain(recording, layer=..., head=...)."
+        expected = "scores that are scaled, or masked as causal, and weights that sum to 1 in each row"
+        raise ParameterError("steps", expected, "others, as of a soft cap, sinks, a bias, a window or a part", hint)
+
+
+def _is_causal(hidden: Bool[np.ndarray[Any, Any], "queries keys"]) -> bool:
+    return np.array_equal(hidden, np.triu(np.ones_like(hidden), 1))
+
+
 def _added(steps: Steps) -> Added:
     """The causal mask where the steps have one."""
-    hidden = np.isneginf(steps.scaled)
-    if not hidden.any() or not np.array_equal(hidden, np.triu(np.ones_like(hidden), 1)):
+    if not np.isneginf(steps.scaled).any():
         return Added()
     from softmap import masks
 

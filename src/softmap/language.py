@@ -155,8 +155,8 @@ SENTENCES: dict[str, dict[str, str]] = {
         "zh": "键有 d_k = {d_k} 维，所以每个分数都除以 √{d_k} = {root}。",
     },
     "scaled_scale": {
-        "en": "This model multiplies every score by {scale} (1/√d_k would be {usual}).",
-        "zh": "这个模型把每个分数乘以 {scale}（1/√d_k 是 {usual}）。",
+        "en": "Every score is multiplied by {scale} (1/√d_k would be {usual}).",
+        "zh": "每个分数都乘以 {scale}（1/√d_k 是 {usual}）。",
     },
     "softcap": {
         "en": "Then a soft cap bends them, {cap} · tanh(x / {cap}), so that none is beyond ±{cap}.",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -271,7 +271,7 @@ def explain(
     row: str | int | None = None,
     words: bool = True,
     truncate: bool = False,
-    tokens: Sequence[str] | None = None,
+    tokens: Iterable[str] | None = None,
     lang: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Story:

@@ -177,7 +177,7 @@ def _as_token(wanted: Any) -> int:
     if isinstance(wanted, str):
         number = re.fullmatch(r":?([0-9]{1,9})", wanted)
         return int(number[1]) if number else -1
-    return operator.index(wanted) if hasattr(wanted, "__index__") else -1
+    return operator.index(wanted) if hasattr(wanted, "__index__") and not isinstance(wanted, bool) else -1
 
 
 def printable(label: str) -> str:

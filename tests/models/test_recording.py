@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from decoders import VOCABULARY, assert_same_weights, eager, ids_of
-from transformers import AutoModel, GPT2Config
+from transformers import (
+    AutoModel,
+    BertConfig,
+    EncoderDecoderConfig,
+    EncoderDecoderModel,
+    GPT2Config,
+    OPTConfig,
+    RobertaConfig,
+)
 
 import softmap
 from softmap.errors import DtypeError, ModelError, ParameterError, RecordingError, TextError
@@ -218,6 +226,70 @@ def test_more_ids_than_a_model_has_positions_are_refused():
         TextError, match=r"at most 64 tokens for GPT2Model, got 70 tokens\. Give fewer, as in ids\[:64\]"
     ):
         softmap.record([1] * 70, AutoModel.from_config(config).eval())
+
+
+def test_padding_takes_no_position():
+    sizes = {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+        "vocab_size": 20,
+    }
+    roberta = AutoModel.from_config(RobertaConfig(max_position_embeddings=18, pad_token_id=1, **sizes)).eval()
+    assert softmap.record([3] * 10 + [1] * 10, roberta)[0].shape == (2, 20, 20)
+    with pytest.raises(TextError, match="at most 16 tokens"):
+        softmap.record([3] * 17, roberta)
+
+
+def test_only_the_table_of_positions_that_ids_meet_limits_them():
+    sizes = {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+        "vocab_size": 20,
+    }
+    encoder, decoder = (BertConfig(max_position_embeddings=limit, **sizes) for limit in (64, 16))
+    config = EncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    config.decoder_start_token_id = 2
+    both = EncoderDecoderModel(config).eval()
+    assert softmap.record([3] * 30, both)[0].shape == (2, 30, 30)
+    with pytest.raises(TextError, match="at most 64 tokens"):
+        softmap.record([3] * 65, both)
+
+
+def test_positions_that_count_from_an_offset_limit_ids_too():
+    config = OPTConfig(
+        vocab_size=20, hidden_size=8, ffn_dim=8, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=16,
+        word_embed_proj_dim=8,
+    )  # fmt: skip
+    opt = AutoModel.from_config(config).eval()
+    assert softmap.record([3] * 16, opt)[0].shape == (2, 16, 16)
+    with pytest.raises(TextError, match="at most 16 tokens"):
+        softmap.record([3] * 17, opt)
+
+
+class Wrapped(torch.nn.Module):
+    """A model as an adapter's library wraps it: a module of its own, which hands on what it has not."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.inner, name)
+
+    def forward(self, input_ids=None, attention_mask=None, **options):
+        return self.inner(input_ids=input_ids, attention_mask=attention_mask, **options)
+
+
+def test_a_model_that_is_wrapped_is_recorded(llama):
+    rec = softmap.record(ids_of(6), LoadedModel(Wrapped(llama), None, "wrapped"))
+    assert_same_weights(rec, eager(llama, input_ids=ids_of(6)).attentions)
 
 
 def test_a_module_that_is_no_model_of_transformers_is_refused():

@@ -55,6 +55,18 @@ def test_layers_without_numbers_are_named_by_their_place():
     assert rec[1] is layers[1].matrix
 
 
+def test_number_of_a_token_means_its_word_where_words_are_told(bundled):
+    rec = softmap.record("Unbelievability and unbelievability", model=bundled)
+    word = rec.words()[3]
+    assert (word.label, word.pieces) == ("unbelievability", 5)
+    whole = rec.top(
+        tuple(rec.tokens.spans[i][side] for i, side in ((word.start, 0), (word.stop - 1, 1))), layer=3, head=1
+    )
+    assert rec.top(word.start, layer=3, head=1) == rec.top(word.stop - 1, layer=3, head=1) == whole
+    first, second = (rec.top(i, layer=3, head=1, words=False) for i in (word.start, word.start + 1))
+    assert first != second
+
+
 def test_what_is_looked_at_is_named_by_its_tokens(bundled):
     rec = softmap.record("Unbelievability and learning loves learning", model=bundled)
     row = rec.row("loves", layer=3, head=1)

@@ -29,7 +29,7 @@ def info(path: Path | None, verify: bool, partial: bool, as_json: bool) -> None:
         listing = list_layers(load(path, partial=partial, verify=verify or None))
         click.echo(listing.json()) if as_json else print_page(listing)
         if verify and not as_json:
-            click.echo("\n  All of its files are as they were written.")
+            click.echo("\n  All files that it lists are as they were written.")
         return
     if verify or partial:
         raise click.UsageError("--verify and --partial are about a RECORDING; name one.")

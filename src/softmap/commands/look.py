@@ -70,16 +70,22 @@ def top(
         click.echo(json.dumps(told, ensure_ascii=False, indent=2))
     else:
         several = len({each.queries_of for each in recording.layers}) > 1
-        shown = TopPage(_name(recording, text, where), found, _repeated(recording, words), text if several else None)
+        shown = TopPage(
+            _name(recording, text, where, words), found, _repeated(recording, words), text if several else None
+        )
         print_page(shown)
 
 
-def _name(recording: Recording, text: Text | None, where: str | int) -> str:
-    """What looks, as it is shown: a word, or a token with its number."""
+def _name(recording: Recording, text: Text | None, where: str | int, words: bool) -> str:
+    """What looks, as it is shown: a word, or what was named by its number with it."""
+    from softmap.words import find_row, units_of_tokens, units_of_words
+
     tokens = None if text is None else getattr(recording, text)
     if isinstance(where, str) or tokens is None or where >= len(tokens):
         return str(where)
-    return f"{tokens.text[slice(*tokens.spans[where])].strip() or tokens.pieces[where]} (:{where})"
+    units = units_of_words(tokens) if words else units_of_tokens(tokens, as_in_text=True)
+    unit = units[find_row(units, where)]
+    return f"{unit.label} (:{unit.start})"
 
 
 def _repeated(recording: Recording, words: bool) -> set[str]:

@@ -14,7 +14,7 @@ from softmap.matrix.inputs import read_cells, read_count
 from softmap.models.interface import calls_interface, find_others
 from softmap.models.keeping import Keeping
 from softmap.models.load import LoadedModel, load
-from softmap.tokens import Tokens, position_limit, tokenize, vocabulary
+from softmap.tokens import Tokens, positions_of, tokenize, vocabulary
 
 STATISTICS = ("top", "cells", "entropy", "distance", "received")
 DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
@@ -30,7 +30,7 @@ def read_model(model: Any, device: str | torch.device | None = None, tokenizer: 
     from transformers import PreTrainedModel
 
     given = model.model if isinstance(model, LoadedModel) else model
-    if isinstance(given, torch.nn.Module) and not isinstance(given, PreTrainedModel):
+    if isinstance(given, torch.nn.Module) and not hasattr(given, "config"):  # a PreTrainedModel may be wrapped
         hint = "Of other modules q and k make a matrix: softmap.AttentionMatrix(q, k)."
         raise ModelError("model", "a PreTrainedModel of transformers", type(given).__name__, hint)
     if isinstance(model, PreTrainedModel):
@@ -84,14 +84,15 @@ def read_inputs(given: Any, loaded: LoadedModel, truncate: bool) -> tuple[Tokens
 
 
 def _refuse_beyond(ids: torch.Tensor, loaded: LoadedModel) -> None:
-    rows, most = vocabulary(loaded.model), position_limit(loaded.model)
+    rows, (most, padding) = vocabulary(loaded.model), positions_of(loaded.model)
     wrong = ids[(ids < 0) | (ids >= rows)]
     if len(wrong):
         hint = "They belong to another model's tokenizer."
         raise TextError("token ids", f"numbers from 0 to {rows - 1} for {loaded.name}", str(int(wrong[0])), hint)
-    if ids.shape[-1] > most:
+    count = ids.shape[-1] if padding is None else int((ids != padding).sum(-1).max())
+    if count > most:
         hint = f"Give fewer, as in ids[:{most}], or take a model with a higher limit."
-        raise TextError("token ids", f"at most {most} tokens for {loaded.name}", f"{ids.shape[-1]} tokens", hint)
+        raise TextError("token ids", f"at most {most} tokens for {loaded.name}", f"{count} tokens", hint)
 
 
 def inputs_of(tokens: Tokens, loaded: LoadedModel) -> dict[str, Any]:

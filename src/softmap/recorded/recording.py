@@ -244,7 +244,7 @@ class Recording:
         chosen = self._layers_of(where, layer)
         if len({self.layers[i].shape for i in chosen}) > 1:
             raise RecordingError("row", "layers of one shape", "several", "Name one: rec.row(where, layer=0).")
-        rows = [self._row(self.layers[i], where, head) for i in chosen]
+        rows = [_mean_row(self.layers[i], self._find_tokens(self.layers[i], where), head) for i in chosen]
         if len({row.device for row in rows}) > 1:  # a model spread over several
             rows = [row.cpu() for row in rows]
         return torch.stack(rows) if layer is None else rows[0]
@@ -255,7 +255,7 @@ class Recording:
         """What a token or word looks at most, in each head.
 
         Args:
-            where: as in `row`.
+            where: as in `row`; where words are told, a token's number means the word that it belongs to.
             k: how many of each head; fewer where it gives weight to fewer.
             layer: as in `row`.
             head: as in `row`.
@@ -269,7 +269,10 @@ class Recording:
         found: list[Attended] = []
         for i in self._layers_of(where, layer):
             recorded = self.layers[i]
-            row = self._row(recorded, where, head)
+            tokens = self._find_tokens(recorded, where)
+            if words and not isinstance(where, tuple):
+                tokens = self._whole_word(recorded, tokens)
+            row = _mean_row(recorded, tokens, head)
             units = self._units_of_keys(recorded, words)
             sums = torch.from_numpy(wording.attention_to(row.reshape(-1, row.shape[-1]).numpy(force=True), units))
             first = 0 if head is None else recorded.find_head(head)
@@ -364,12 +367,6 @@ class Recording:
         hint = "Each has tokens and characters of its own: name a layer, layer=0 (--layer 0), or give a word."
         raise ParameterError("layer", "a layer's number, for the queries are of several texts", "none", hint)
 
-    def _row(self, layer: RecordedLayer, where: Where, head: int | None) -> Float[Tensor, "*heads keys"]:
-        tokens = self._find_tokens(layer, where)
-        matrix = layer.matrix if head is None else layer.matrix[layer.find_head(head)]
-        weights: Tensor = matrix[..., tokens.start : tokens.stop, :]
-        return weights.mean(-2)
-
     def _find_tokens(self, layer: RecordedLayer, where: Where) -> range:
         """The queries that are meant."""
         count = layer.shape[1]
@@ -395,11 +392,27 @@ class Recording:
             raise RowError(f"token {where!r}", f"a number from 0 to {count - 1}", repr(where), hint)
         return range(where % count, where % count + 1)
 
+    def _whole_word(self, layer: RecordedLayer, tokens: range) -> range:
+        """The word that a query belongs to; the query alone where it is of no text."""
+        text = None if layer.queries_of is None else getattr(self._only, layer.queries_of)
+        if text is None:
+            return tokens
+        units = wording.units_of_words(text)
+        unit = units[wording.find_row(units, tokens.start)]
+        return range(unit.start, unit.stop)
+
     def _units_of_keys(self, layer: RecordedLayer, words: bool) -> tuple[Unit, ...]:
         tokens = None if layer.keys_of is None else getattr(self._only, layer.keys_of)
         if tokens is None:
             return tuple(wording.Unit(str(i), i, i + 1) for i in range(layer.shape[2]))
         return wording.units_of_words(tokens) if words else wording.units_of_tokens(tokens)
+
+
+def _mean_row(layer: RecordedLayer, tokens: range, head: int | None) -> Float[Tensor, "*heads keys"]:
+    """How some queries look at every key, on average."""
+    matrix = layer.matrix if head is None else layer.matrix[layer.find_head(head)]
+    weights: Tensor = matrix[..., tokens.start : tokens.stop, :]
+    return weights.mean(-2)
 
 
 def _told(unit: Unit) -> tuple[int, int, str]:
