@@ -142,6 +142,14 @@ def test_sentence_of_25_words_is_drawn_whole(bundled):
     assert len(lines_of(as_figure(story))) == len({word.label for word in story.words})
 
 
+def test_small_weights_without_numbers_can_be_seen(bundled, example):
+    story = softmap.explain(" ".join(f"word{i}" for i in range(10)), bundled, layer=0, head=3, words=False, lang="en")
+    (mesh,) = axes_of(as_figure(story), "weights").collections[:1]
+    assert float(mesh.norm(0.04)) == pytest.approx(0.2)  # its root
+    (mesh,) = axes_of(as_figure(example), "weights").collections[:1]
+    assert float(mesh.norm(0.04)) == pytest.approx(0.04)  # beside its number
+
+
 def test_each_step_is_told_of_in_its_words(example):
     texts = texts_of(as_figure(example))
     assert {"Step 1", "Step 2", "Step 3", "scores = q kᵀ", "scaled = scores / √d_k"} <= set(texts)

@@ -286,9 +286,9 @@ def _draw_matrix(sheet: Sheet, matrix: _Matrix, layout: _Layout, left: float, to
 
 
 def _shades(grid: Grid, layout: _Layout) -> Look:
-    """The colours of a matrix. In a picture the root of a weight is shown, or most of them would be too pale."""
+    """The colours of a matrix. Without numbers the root of a weight is shown, or most of them would be too pale."""
     if grid.style == "weight":
-        return {"cmap": BLUE, "norm": Normalize(0, 1) if layout.labels else PowerNorm(0.5, 0, 1)}
+        return {"cmap": BLUE, "norm": Normalize(0, 1) if layout.numbers else PowerNorm(0.5, 0, 1)}
     finite = grid.values[np.isfinite(grid.values)]
     return {"cmap": SLATE, "norm": Normalize(finite.min(), finite.max())}
 
