@@ -119,15 +119,15 @@ def _sweep(plan: Plan, problem: Problem, wanted: Wanted) -> Statistics:
     top = _no_top(plan, wanted.top) if wanted.top else None
     received = plan.new(heads, keys, dtype=torch.float64).zero_() if wanted.received else None
     cells = _no_cells(plan, wanted.cells)
-    blocks, low = plan.blocks(wanted.top), torch.empty_like(total)
+    blocks, known = plan.blocks(wanted.top), plan.known()
     for strip in plan.strips():
         plan.rows(strip, largest, total, output, entropy, distance, blocks)
         if top is not None and blocks is not None:
             plan.top(strip, largest, total, blocks, top)
         if received is not None or cells is not None:
             own = slice(strip.heads.start, strip.heads.stop), slice(strip.rows.start, strip.rows.stop)
-            low[own] = total[own].log2()
-            _add_columns(plan, strip, (largest, low), wanted.cells, received, cells)
+            _keep(known, own, largest[own], total[own].log2())
+            _add_columns(plan, strip, known, wanted.cells, received, cells)
     return Statistics(
         logsumexp=_logsumexp(plan, largest, total),
         output=output,
@@ -146,12 +146,13 @@ def cells(problem: Problem, cell: Cell, known: Known) -> Cells:
     plan, grid = Plan(problem, None), cell.grid(*problem.shape[1:])
     first, second = (part.to(problem.q.device, torch.float64).contiguous() / LN2 for part in known)
     high = first.float()
-    low = (first - high).nan_to_num(0) + second
+    known_rows = plan.known()
+    _keep(known_rows, (slice(None), slice(None)), high, (first - high + second).float())
     found = _no_cells(plan, grid)
     assert found is not None
     with _on(problem.q.device), _triton_may_refuse():
         for strip in plan.strips(whole_rows=False):
-            _add_columns(plan, strip, (high, low.float()), grid, None, found)
+            _add_columns(plan, strip, known_rows, grid, None, found)
     return Cells(found.sum.float(), found.max)
 
 
@@ -197,6 +198,12 @@ def _no_cells(plan: Plan, grid: Grid | None) -> Cells | None:
         return None
     shape = plan.problem.shape[0], len(grid.row_edges) - 1, len(grid.key_edges) - 1
     return Cells(plan.new(*shape, dtype=torch.float64).zero_(), plan.new(*shape).zero_())
+
+
+def _keep(known: tuple[Tensor, Tensor], own: tuple[slice, slice], high: Tensor, low: Tensor) -> None:
+    """Fill in some rows' logsumexp; 0 where a row sees nothing, and −∞ stands in both parts or in their difference."""
+    seen = high > -torch.inf
+    known[0][own], known[1][own] = high.where(seen, 0), low.where(seen, 0)
 
 
 def _add_columns(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from softmap.kernels.gpu.tiles import added_at, adjusted, load_rows
+from softmap.kernels.gpu.tiles import added_at, load_rows, masked, step_2
 
 
 @triton.jit
@@ -56,7 +56,8 @@ def columns_pass(
         start_of: the first key that each row may see, (queries,); `stop_of` one after the last.
         seen: which keys any row sees, (keys,).
         added: what is added to the scaled scores of the rows from `first_row` on, (1 or heads, rows, keys), nats.
-        high_of: each row's logsumexp in units of log2, its larger part, (heads, queries); `low_of` the rest.
+        high_of: each row's logsumexp in units of log2, its larger part, (heads, queries), finite, and readable for a
+            tile beyond the last row; `low_of` the rest.
         band_edges: the bands' first rows, and one after the last.
         first_of: the first row that may see a key of each block of keys, (blocks,); `last_of` one after the last.
         latest_start: of each block of rows the latest start, (row blocks,); `earliest_stop` the earliest stop.
@@ -75,29 +76,20 @@ def columns_pass(
         rows = row_block * ROWS + tl.arange(0, ROWS)
         own_q = load_rows(q + head * q_head, rows, last, q_row, d_k, K_WIDTH)
         # keys down, rows across: so a warp adds up its own keys, and waits for no other
-        score = tl.dot(own_k, tl.trans(own_q), input_precision="ieee")
-        place = head * queries + rows
+        scaled = step_2(tl.dot(own_k, tl.trans(own_q), input_precision="ieee"), factor, cap, CAPPED)
         all_see = (tl.load(latest_start + row_block) <= block * KEYS) & (
             tl.load(earliest_stop + row_block) >= (block + 1) * KEYS
         )
         whole = (row_block * ROWS >= first) & ((row_block + 1) * ROWS <= last) & (all_see != 0)
-        if whole & (not (HAS_SEEN or HAS_ADDED)):
-            scaled = adjusted(score, keys, first, last, seen, added, factor, cap, False, CAPPED, False, False)
-            high, low = tl.load(high_of + place), tl.load(low_of + place)
-        else:
+        if (whole == 0) | HAS_SEEN | HAS_ADDED:
             there = (rows >= first) & (rows < last)
             start = tl.load(start_of + rows, mask=there, other=0)[None, :]
             stop = tl.load(stop_of + rows, mask=there, other=0)[None, :]
             at = keys[:, None]
             if HAS_ADDED:
                 at = added_at(added + head * added_head, (rows - first_row)[None, :], keys[:, None], last_key)
-            scaled = adjusted(
-                score, keys[:, None], start, stop, seen, at, factor, cap, True, CAPPED, HAS_SEEN, HAS_ADDED
-            )
-            high = tl.load(high_of + place, mask=there, other=0.0)
-            low = tl.load(low_of + place, mask=there, other=0.0)
-            low = tl.where(high == float("-inf"), 0.0, low)  # of a row that sees nothing
-            high = tl.where(high == float("-inf"), 0.0, high)
+            scaled = masked(scaled, keys[:, None], start, stop, seen, at, HAS_SEEN, HAS_ADDED)
+        high, low = tl.load(high_of + head * queries + rows), tl.load(low_of + head * queries + rows)
         weights = tl.exp2(scaled - high[None, :] - low[None, :])
         total += tl.sum(weights, 1).to(tl.float64)
         if HAS_MAX:

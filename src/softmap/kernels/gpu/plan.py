@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 LOG2E = math.log2(math.e)
 ADDED = 1 << 24  # numbers that are added to the scores of one strip: 64 MiB
 PROCESSORS = 1 if interpreted() else 128  # how many blocks of rows can be at work at once, about
-LOWEST = 16  # rows of a tile, as tensor cores want it
+LOWEST, HIGHEST = 16, 128  # how many rows or keys a tile has; tensor cores want no fewer
 LANES = 1024  # columns that one program makes a cell of at a time
 
 
@@ -71,7 +71,7 @@ class Plan:
         self._spans = problem.spans
         self._start, self._stop = (ends.to(self._device, torch.int32).contiguous() for ends in self._spans[:2])
         seen = problem.seen if problem.bias is None else None
-        self._seen = None if seen is None else seen.to(self._device, torch.int8)
+        self._seen = None if seen is None else pad(seen.to(self._device, torch.int8), (0, HIGHEST))
         self.sinks = None if problem.sinks is None else problem.sinks.float().clamp(-REACH, REACH) * LOG2E
         self._widths = {"d_k": problem.q.shape[2], "K_WIDTH": _padded(problem.q.shape[2])}
         self._tile = _tile_of(problem.q.dtype, max(problem.q.shape[2], 0 if v is None else v.shape[2]))
@@ -144,6 +144,12 @@ class Plan:
             num_stages=tile.stages,
         )
 
+    def known(self) -> tuple[Tensor, Tensor]:
+        """Room for each row's logsumexp in two parts, as pass two reads it: a whole tile also where rows end in it."""
+        heads, queries, _ = self.problem.shape
+        high, low = self.new(2, heads * queries + HIGHEST).zero_()[:, : heads * queries]
+        return high.view(heads, queries), low.view(heads, queries)
+
     def blocks(self, top: int) -> Int[Tensor, "heads queries best"] | None:
         """Room for the blocks in which so many of the largest weights are."""
         return self.new(*self.problem.shape[:2], _power(top), dtype=torch.int32) if top else None
@@ -169,7 +175,7 @@ class Plan:
     def columns(
         self, strip: Strip, known: tuple[Tensor, Tensor], edges: list[int], maxima: bool
     ) -> tuple[Float[Tensor, "heads bands keys"], Float[Tensor, "heads bands keys"]]:
-        """Pass two: the sum, and the largest, of each band's weights by key. `known` is in units of log2."""
+        """Pass two: the sum, and the largest, of each band's weights by key. `known` is what `known` gave, filled."""
         bands, keys = len(edges) - 1, self.problem.shape[2]
         sums = self.new(len(strip.heads), bands, keys)
         largest = torch.empty_like(sums) if maxima else sums

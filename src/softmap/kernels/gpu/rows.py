@@ -17,7 +17,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from softmap.kernels.gpu.tiles import CHOICES, PARTS, added_at, adjusted, largest_by_part, load_rows, load_spans
+from softmap.kernels.gpu.tiles import CHOICES, PARTS, added_at, largest_by_part, load_rows, load_spans, masked, step_2
 
 LEAST = tl.constexpr(-1000.0)  # a masked score of −∞ as a number, of which 2 to the power is 0 too
 
@@ -119,21 +119,9 @@ def rows_pass(
         at = keys[None, :]
         if HAS_ADDED:
             at = added_at(added + head * added_head, (rows - first_row)[:, None], keys[None, :], last_key)
-        partial = (block < whole_from) | (block >= whole_to)
-        scaled = adjusted(
-            tl.dot(own_q, tl.trans(own_k), input_precision="ieee"),
-            keys[None, :],
-            start[:, None],
-            stop[:, None],
-            seen,
-            at,
-            factor,
-            cap,
-            partial,
-            CAPPED,
-            HAS_SEEN,
-            HAS_ADDED,
-        )
+        scaled = step_2(tl.dot(own_q, tl.trans(own_k), input_precision="ieee"), factor, cap, CAPPED)
+        if (block < whole_from) | (block >= whole_to) | HAS_ADDED:
+            scaled = masked(scaled, keys[None, :], start[:, None], stop[:, None], seen, at, HAS_SEEN, HAS_ADDED)
 
         of_part = largest_by_part(scaled, ROWS, KEYS)
         of_block = tl.max(of_part, 1)

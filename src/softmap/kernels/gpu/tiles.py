@@ -63,45 +63,38 @@ def tanh(x):
 
 
 @triton.jit
-def adjusted(
-    score,
-    keys,
-    start,
-    stop,
-    seen,
-    added,
-    factor,
-    cap,
-    partial,
-    CAPPED: tl.constexpr,
-    HAS_SEEN: tl.constexpr,
-    HAS_ADDED: tl.constexpr,
-):
-    """Step 2 of a tile, in units of log2; −∞ where masked. Rows and keys may stand either way.
+def step_2(score, factor, cap, CAPPED: tl.constexpr):
+    """Scaled scores, in units of log2, before anything is added.
 
     Args:
         score: step 1.
-        keys: which keys they are, in the tile's shape or as a row or a column of it; likewise all that follows.
-        start: the first key that each row may see.
-        stop: one after the last, which the matrix has.
-        seen: which keys any row sees, (keys of the matrix,).
-        added: where what is added to the tile stands.
         factor: what scores are multiplied by; with a cap, before it.
         cap: the cap.
-        partial: whether any row may not see any of the keys; as always with `seen`.
         CAPPED: whether there is a cap.
-        HAS_SEEN: whether `seen` is given.
-        HAS_ADDED: whether `added` is.
     """
     scaled = score * factor
     if CAPPED:
         scaled = cap * tanh(scaled)
-    if HAS_ADDED:
-        there = (keys >= start) & (keys < stop)
-        scaled += tl.load(added, mask=there, other=0.0) * 1.4426950408889634
-    if partial:
-        visible = (keys >= start) & (keys < stop)
-        if HAS_SEEN:
-            visible = visible & (tl.load(seen + keys, mask=visible, other=0) != 0)
-        scaled = tl.where(visible, scaled, float("-inf"))
     return scaled
+
+
+@triton.jit
+def masked(scaled, keys, start, stop, seen, added, HAS_SEEN: tl.constexpr, HAS_ADDED: tl.constexpr):
+    """What is added to a tile's scaled scores; −∞ where masked. Rows and keys may stand either way.
+
+    Args:
+        scaled: step 2 of the tile.
+        keys: which keys they are, in the tile's shape or as a row or a column of it; likewise all that follows.
+        start: the first key that each row may see.
+        stop: one after the last, which the matrix has.
+        seen: which keys any row sees, (keys of the matrix,), and 0 for a tile beyond them.
+        added: where what is added to the tile stands.
+        HAS_SEEN: whether `seen` is given.
+        HAS_ADDED: whether `added` is.
+    """
+    visible = (keys >= start) & (keys < stop)
+    if HAS_ADDED:
+        scaled += tl.load(added, mask=visible, other=0.0) * 1.4426950408889634
+    if HAS_SEEN:
+        visible = visible & (tl.load(seen + keys) != 0)
+    return tl.where(visible, scaled, float("-inf"))

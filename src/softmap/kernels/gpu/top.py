@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from softmap.kernels.gpu.tiles import CHOICES, PARTS, added_at, adjusted, keys_of_part, load_spans
+from softmap.kernels.gpu.tiles import CHOICES, PARTS, added_at, keys_of_part, load_spans, masked, step_2
 
 
 @triton.jit
@@ -73,7 +73,8 @@ def top_pass(
         for part in range(PARTS):
             chosen = (entry >= 0) & ((entry >> part) & 1 == 1)
             if tl.max(chosen.to(tl.int32)) > 0:
-                keys = (entry // CHOICES)[:, None] * KEYS + keys_of_part(part, lane)[None, :]  # of each row its own
+                block = tl.maximum(entry, 0) // CHOICES
+                keys = block[:, None] * KEYS + keys_of_part(part, lane)[None, :]  # of each row its own
                 real = chosen[:, None] & (keys < last_key)
                 score = tl.zeros([ROWS, KEYS // PARTS], tl.float32)
                 for first in tl.static_range(0, K_WIDTH, STEP):
@@ -87,9 +88,8 @@ def top_pass(
                 at = keys
                 if HAS_ADDED:
                     at = added_at(added + head * added_head, (rows - first_row)[:, None], keys, last_key)
-                own = adjusted(
-                    score, keys, start[:, None], stop[:, None], seen, at, factor, cap, True, CAPPED, HAS_SEEN, HAS_ADDED
-                )
+                own = step_2(score, factor, cap, CAPPED)
+                own = masked(own, keys, start[:, None], stop[:, None], seen, at, HAS_SEEN, HAS_ADDED)
                 own = tl.where(chosen[:, None], own, float("-inf"))
                 scaled = tl.where((slot == taken * PARTS + part)[None, :, None], own[:, None, :], scaled)
 
