@@ -170,6 +170,16 @@ class TestSizes:
             reader.page.keyboard.press("Escape")
             expect(reader.page.locator(f"{menu} .sheet")).to_be_hidden()
 
+    def test_twelve_heads_stand_side_by_side_on_an_upright_phone(self, show, sentence):
+        reader = show(sentence, "layer=3&head=1", viewport={"width": 390, "height": 844})
+        heads = reader.page.locator('.layer:has([aria-selected="true"]) .cell')
+        expect(heads).to_have_count(12)
+        reader.rest()
+        pane = reader.page.locator(".grid").bounding_box()
+        places = [each.bounding_box() for each in heads.all()]
+        assert len({round(each["y"]) for each in places}) == 1
+        assert all(each["y"] + each["height"] <= pane["y"] + pane["height"] + 1 for each in places)
+
     def test_map_follows_when_the_window_changes(self, show, causal):
         reader = show(causal, "words=0&layer=0&head=0")
         reader.page.set_viewport_size({"width": 844, "height": 390})
