@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.resources import files
 
 import array_api_strict
@@ -138,3 +139,12 @@ def test_options_of_models_are_refused_with_steps():
 def test_other_numbers_are_not_told_as_the_worked_example(changed):
     with pytest.raises(ParameterError, match=r"softmap\.explain\(softmap\.self_attention\(.*tokens="):
         softmap.explain(softmap.example()._replace(**changed))
+
+
+@pytest.mark.parametrize(
+    "changed", [{"weights": np.ones((3, 3)) / 3}, {"output": np.zeros((3, 64))}, {"q": np.ones((3, 64))}]
+)
+def test_stages_that_do_not_follow_from_each_other_are_not_told(changed):
+    steps = replace(softmap.self_attention(*softmap.example()), **changed)
+    with pytest.raises(ParameterError, match="expected the four steps alone"):
+        softmap.explain(steps, tokens=["a", "b", "c"])

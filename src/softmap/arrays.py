@@ -53,7 +53,9 @@ def as_numpy(value: Any) -> Any:
         return value.numpy(force=True)
     if compat.is_cupy_array(value):
         return value.get()
-    return np.from_dlpack(value) if compat.is_array_api_obj(value) and not compat.is_numpy_array(value) else value
+    if compat.is_numpy_array(value) or not compat.is_array_api_obj(value):
+        return value
+    return np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
 
 
 def shape(array: Array) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 from softmap import words as wording
 from softmap.arrays import as_numpy
 from softmap.errors import ParameterError
-from softmap.mechanism import PAGE, Steps, self_attention
+from softmap.mechanism import PAGE, Steps, self_attention, softmax
 from softmap.story import Story
 from softmap.telling import Added
 from softmap.tokens import Tokens
@@ -91,12 +91,24 @@ def _tell(steps: Steps, pieces: tuple[str, ...], row: str | int | None, language
 def _refuse_more_than_steps(steps: Steps) -> None:
     """Refuse what a story of scale and causal mask alone would tell wrongly."""
     hidden: Any = np.isneginf(steps.scaled)
-    unchanged = np.allclose(steps.scaled[~hidden], (steps.scores * steps.scale)[~hidden], rtol=1e-4, atol=1e-6)
-    whole = np.allclose(steps.weights.sum(1), 1, atol=1e-4)
-    if not unchanged or not whole or (hidden.any() and not _is_causal(hidden)):
+    scaled = np.where(hidden, -np.inf, steps.scores * steps.scale)
+    pairs = [(steps.scaled, scaled), (steps.weights, softmax(steps.scaled))]
+    if steps.q is not None and steps.k is not None:
+        pairs.append((steps.scores, steps.q @ steps.k.T))
+    if steps.v is not None:
+        pairs.append((steps.output, steps.weights @ steps.v))
+    follows = all(_agree(one, other) for one, other in pairs)
+    if not follows or (hidden.any() and not _is_causal(hidden)):
         hint = "Of a model's head tell the recording: softmap.explain(recording, layer=..., head=...)."
-        expected = "scores that are scaled, or masked as causal, and weights that sum to 1 in each row"
-        raise ParameterError("steps", expected, "others, as of a soft cap, sinks, a bias, a window or a part", hint)
+        expected = "the four steps alone, with no more than a causal mask"
+        raise ParameterError("steps", expected, "more, as of a soft cap, sinks, a bias, a window or a part", hint)
+
+
+def _agree(one: Any, other: Any) -> bool:
+    """To the rounding of float32, in which a model's steps may be."""
+    finite = np.isfinite(other)
+    size = float(np.abs(other[finite]).max(initial=0))
+    return one is not None and one.shape == other.shape and np.allclose(one, other, rtol=1e-4, atol=1e-5 * size)
 
 
 def _is_causal(hidden: Bool[np.ndarray[Any, Any], "queries keys"]) -> bool:

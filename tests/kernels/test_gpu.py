@@ -44,6 +44,7 @@ def test_it_is_taken_in_no_other_way_and_the_record_says_so(monkeypatch):
     monkeypatch.setattr(kernels, "_fused_refusal", lambda *_: "as on a GPU")
     asked = "with SOFTMAP_KERNEL=gpu alone, until it was measured on a GPU"
     assert kernels.sweep(problem(), Wanted())[1:] == ("strips", f"as on a GPU; gpu: {asked}")
+    assert kernels.sweep(problem(), Wanted(top=65)).why == "as on a GPU; gpu: top above 64"
 
 
 @pytest.mark.parametrize(

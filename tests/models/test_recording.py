@@ -293,7 +293,13 @@ def test_a_model_that_is_wrapped_is_recorded(llama):
 
 
 def test_a_module_that_is_no_model_of_transformers_is_refused():
-    for given in (torch.nn.Linear(2, 2), LoadedModel(torch.nn.Linear(2, 2), None, "mine")):
+    alike = torch.nn.Linear(2, 2)
+    alike.config = GPT2Config()
+    for given in (
+        torch.nn.Linear(2, 2),
+        LoadedModel(torch.nn.Linear(2, 2), None, "mine"),
+        LoadedModel(alike, None, ""),
+    ):
         with pytest.raises(ModelError, match="expected a PreTrainedModel of transformers, got Linear"):
             softmap.record([1, 2], given)
 

@@ -63,7 +63,7 @@ def sweep(problem: Problem, wanted: Wanted) -> Swept:
             return _sweep_forced(problem, wanted, forced)
         why = _fused_refusal(problem, wanted)
         if why:
-            return Swept(strips.sweep(problem, wanted), "strips", why + _gpu_not_taken(problem))
+            return Swept(strips.sweep(problem, wanted), "strips", why + _gpu_not_taken(problem, wanted))
         best = fused.available()[0]
         return Swept(fused.sweep(problem, wanted, best), f"fused ({best})", _passed_over(best))
 
@@ -164,13 +164,13 @@ def _sweep_forced(problem: Problem, wanted: Wanted, name: str) -> Swept:
     return Swept(fused.sweep(problem, wanted, instructions), f"fused ({instructions})", why)
 
 
-def _gpu_not_taken(problem: Problem) -> str:
+def _gpu_not_taken(problem: Problem, wanted: Wanted) -> str:
     """Why the GPU's kernels were not taken; empty where the arrays are not on a GPU of theirs."""
     from softmap.kernels import gpu
 
     if problem.q.device.type != gpu.device_type():
         return ""
-    return f"; gpu: {gpu.missing() or UNMEASURED}"
+    return f"; gpu: {gpu.missing() or gpu.unsupported(problem, wanted) or UNMEASURED}"
 
 
 def _passed_over(best: str) -> str:

@@ -30,7 +30,7 @@ def read_model(model: Any, device: str | torch.device | None = None, tokenizer: 
     from transformers import PreTrainedModel
 
     given = model.model if isinstance(model, LoadedModel) else model
-    if isinstance(given, torch.nn.Module) and not hasattr(given, "config"):  # a PreTrainedModel may be wrapped
+    if isinstance(given, torch.nn.Module) and not _is_like_one(given):
         hint = "Of other modules q and k make a matrix: softmap.AttentionMatrix(q, k)."
         raise ModelError("model", "a PreTrainedModel of transformers", type(given).__name__, hint)
     if isinstance(model, PreTrainedModel):
@@ -47,6 +47,11 @@ def read_model(model: Any, device: str | torch.device | None = None, tokenizer: 
         hint = "Move it yourself: model.to(device)."
         raise ParameterError("device", "None for a model that is loaded already", str(device), hint)
     return loaded
+
+
+def _is_like_one(module: Any) -> bool:
+    """Whether a module is a PreTrainedModel, or wraps one and hands on what it has."""
+    return all(hasattr(module, name) for name in ("config", "device", "get_input_embeddings"))
 
 
 def tokenizer_of(loaded: LoadedModel) -> Any:

@@ -80,7 +80,12 @@ def device_type() -> str:
 
 
 def refusal(problem: Problem, wanted: Wanted) -> str | None:
-    """Why it cannot serve; None where it can."""
+    """Why it cannot serve; None where it can. Looks at all of q, k and v."""
+    return unsupported(problem, wanted) or out_of_reach(problem, wanted)
+
+
+def unsupported(problem: Problem, wanted: Wanted) -> str | None:
+    """Why it cannot serve arrays of this kind, whatever numbers they hold; None where it can."""
     device = problem.q.device
     widths = {"d_k": problem.q.shape[2], "d_v": 0 if wanted.v is None else wanted.v.shape[2]}
     reasons = {
@@ -94,7 +99,7 @@ def refusal(problem: Problem, wanted: Wanted) -> str | None:
     found = next((reason for reason, holds in reasons.items() if holds), None)
     if found is None and device.type == "cuda" and torch.cuda.get_device_capability(device) < OLDEST:
         found = f"{torch.cuda.get_device_name(device)}, which is older than Ampere"
-    return found or out_of_reach(problem, wanted)
+    return found
 
 
 def sweep(problem: Problem, wanted: Wanted) -> Statistics:

@@ -54,7 +54,7 @@ def columns_pass(
     Args:
         q: queries (heads, queries, d_k), and k, of key heads; each row without gaps, in steps of `q_row`.
         start_of: the first key that each row may see, (queries,); `stop_of` one after the last.
-        seen: which keys any row sees, (keys,).
+        seen: which keys any row sees, (keys,), and 0 for a tile beyond them.
         added: what is added to the scaled scores of the rows from `first_row` on, (1 or heads, rows, keys), nats.
         high_of: each row's logsumexp in units of log2, its larger part, (heads, queries), finite, and readable for a
             tile beyond the last row; `low_of` the rest.

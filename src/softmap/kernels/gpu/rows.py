@@ -78,7 +78,7 @@ def rows_pass(
         q: queries (heads, queries, d_k); k and v likewise, of key heads; each row without gaps, in steps of `q_row`.
         sinks: a logit for each head, in units of log2.
         start_of: the first key that each row may see, (queries,); `stop_of` one after the last.
-        seen: which keys any row sees, (keys,).
+        seen: which keys any row sees, (keys,), and 0 for a tile beyond them.
         added: what is added to the scaled scores of the rows from `first_row` on, (1 or heads, rows, keys), nats.
         largest_to: the largest scaled score of each row, in units of log2, (heads, queries).
         total_to: Σ 2^(scaled − largest), the sink's share included, (heads, queries).

@@ -54,7 +54,7 @@ def top_pass(
     Args:
         q: queries (heads, queries, d_k), and k, of key heads; each row without gaps, in steps of `q_row`.
         start_of: the first key that each row may see, (queries,); `stop_of` one after the last.
-        seen: which keys any row sees, (keys,).
+        seen: which keys any row sees, (keys,), and 0 for a tile beyond them.
         added: what is added to the scaled scores of the rows from `first_row` on, (1 or heads, rows, keys), nats.
         largest_of: what pass one gave, as `total_of` and `blocks_of`.
         STEP: how many columns of q and k are multiplied at a time.
