@@ -14,8 +14,9 @@ from vocabularies import WORDS
 
 from softmap.decoding import LONGEST, tokens_of_ids
 from softmap.errors import ModelError, TextError
+from softmap.limits import UNLIMITED, token_limit
 from softmap.models import LoadedModel
-from softmap.tokens import UNLIMITED, token_limit, tokenize
+from softmap.tokens import tokenize
 from softmap.words import find_row, units_of_words
 
 KINDS = ("wordpiece", "byte level", "metaspace", "byte fallback", "byte fallback split", "word level")

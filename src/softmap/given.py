@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +16,6 @@ from softmap.story import Story
 from softmap.telling import Added
 from softmap.tokens import Tokens
 from softmap.worked_example import Example, example
-
-if TYPE_CHECKING:
-    from jaxtyping import Bool
 
 
 def tell_example(given: Example, row: str | int | None, language: str) -> Story:
@@ -49,11 +46,11 @@ def tell_steps(given: Steps, tokens: Iterable[str] | None, row: str | int | None
         RowError: no such word.
     """
     steps = Steps(**{field.name: as_numpy(getattr(given, field.name)) for field in fields(given)})
-    _refuse_more_than_steps(steps)
     queries, keys = steps.scores.shape
     if queries != keys or queries > PAGE:
         hint = "A story is of tokens that look at each other."
         raise ParameterError("steps", f"as many queries as keys, at most {PAGE}", f"{queries} and {keys}", hint)
+    _refuse_more_than_steps(steps)
     words = list(tokens) if isinstance(tokens, Iterable) and not isinstance(tokens, str) else []
     if len(words) != queries or not all(map(_is_word, words)):
         hint = "Name them in their order, as in tokens=['I', 'love', 'learning']."
@@ -90,18 +87,24 @@ def _tell(steps: Steps, pieces: tuple[str, ...], row: str | int | None, language
 
 def _refuse_more_than_steps(steps: Steps) -> None:
     """Refuse what a story of scale and causal mask alone would tell wrongly."""
+    if not _follows(steps):
+        hint = "Of a model's head tell the recording: softmap.explain(recording, layer=..., head=...)."
+        expected = "the four steps alone, with no more than a causal mask"
+        raise ParameterError("steps", expected, "more, as of a soft cap, sinks, a bias, a window or a part", hint)
+
+
+def _follows(steps: Steps) -> bool:
+    """Whether each stage follows from the one before by its step."""
     hidden: Any = np.isneginf(steps.scaled)
+    if hidden.any() and not np.array_equal(hidden, np.triu(np.ones_like(hidden), 1)):
+        return False
     scaled = np.where(hidden, -np.inf, steps.scores * steps.scale)
     pairs = [(steps.scaled, scaled), (steps.weights, softmax(steps.scaled))]
     if steps.q is not None and steps.k is not None:
         pairs.append((steps.scores, steps.q @ steps.k.T))
     if steps.v is not None:
         pairs.append((steps.output, steps.weights @ steps.v))
-    follows = all(_agree(one, other) for one, other in pairs)
-    if not follows or (hidden.any() and not _is_causal(hidden)):
-        hint = "Of a model's head tell the recording: softmap.explain(recording, layer=..., head=...)."
-        expected = "the four steps alone, with no more than a causal mask"
-        raise ParameterError("steps", expected, "more, as of a soft cap, sinks, a bias, a window or a part", hint)
+    return all(_agree(one, other) for one, other in pairs)
 
 
 def _agree(one: Any, other: Any) -> bool:
@@ -109,10 +112,6 @@ def _agree(one: Any, other: Any) -> bool:
     finite = np.isfinite(other)
     size = float(np.abs(other[finite]).max(initial=0))
     return one is not None and one.shape == other.shape and np.allclose(one, other, rtol=1e-4, atol=1e-5 * size)
-
-
-def _is_causal(hidden: Bool[np.ndarray[Any, Any], "queries keys"]) -> bool:
-    return np.array_equal(hidden, np.triu(np.ones_like(hidden), 1))
 
 
 def _added(steps: Steps) -> Added:

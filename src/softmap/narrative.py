@@ -181,7 +181,7 @@ def _projection(story: Story) -> Section:
         formula = f"{name} {rows} × {width}"
         if name != "x" and steps.x is not None and story.biases is not None:
             d_model = steps.x.shape[1]
-            bias = f" + b_{name}" if name in (story.biases or ()) else ""
+            bias = f" + b_{name}" if name in story.biases else ""
             formula = f"{name} = x W_{name}{bias}   {rows} × {width} = ({rows} × {d_model}) ({d_model} × {width})"
         pointed = _pointed_tokens(story, story.queries.start if of_queries else 0)
         if width <= FEW and rows <= FEW:

@@ -286,8 +286,8 @@ def explain(
         layer: which layer, by its number in the model, counted from 0; chosen where it is left open.
         head: which head, counted from 0; chosen where it is left open: the one in which words look most at
             other words.
-        row: the word to point out, or the number of a token of it. Unless given it is the first word; of a model in which tokens see
-            what is before them alone, the last one, which sees all.
+        row: the word to point out, or the number of a token of it. Unless given it is the first word; of a model in
+            which tokens see what is before them alone, the last one, which sees all.
         words: whether sub-word pieces are merged into words from step 3 on.
         truncate: whether a text longer than the model's limit is cut at its end.
         tokens: of steps, and of nothing else: the words that their rows stand for.

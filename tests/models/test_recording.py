@@ -19,6 +19,8 @@ import softmap
 from softmap.errors import DtypeError, ModelError, ParameterError, RecordingError, TextError
 from softmap.models import LoadedModel
 
+SMALL = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 20}
+
 
 def test_recording_holds_the_models_own_weights_and_output(llama):
     ids = ids_of(14)
@@ -229,28 +231,14 @@ def test_more_ids_than_a_model_has_positions_are_refused():
 
 
 def test_padding_takes_no_position():
-    sizes = {
-        "hidden_size": 8,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 8,
-        "vocab_size": 20,
-    }
-    roberta = AutoModel.from_config(RobertaConfig(max_position_embeddings=18, pad_token_id=1, **sizes)).eval()
+    roberta = AutoModel.from_config(RobertaConfig(max_position_embeddings=18, pad_token_id=1, **SMALL)).eval()
     assert softmap.record([3] * 10 + [1] * 10, roberta)[0].shape == (2, 20, 20)
     with pytest.raises(TextError, match="at most 16 tokens"):
         softmap.record([3] * 17, roberta)
 
 
 def test_only_the_table_of_positions_that_ids_meet_limits_them():
-    sizes = {
-        "hidden_size": 8,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 8,
-        "vocab_size": 20,
-    }
-    encoder, decoder = (BertConfig(max_position_embeddings=limit, **sizes) for limit in (64, 16))
+    encoder, decoder = (BertConfig(max_position_embeddings=limit, **SMALL) for limit in (64, 16))
     config = EncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
     config.decoder_start_token_id = 2
     both = EncoderDecoderModel(config).eval()

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from softmap.errors import DtypeError, ModelError, ParameterError, TextError
+from softmap.limits import positions_of, vocabulary
 from softmap.matrix.inputs import read_cells, read_count
 from softmap.models.interface import calls_interface, find_others
 from softmap.models.keeping import Keeping
 from softmap.models.load import LoadedModel, load
-from softmap.tokens import Tokens, positions_of, tokenize, vocabulary
+from softmap.tokens import Tokens, tokenize
 
 STATISTICS = ("top", "cells", "entropy", "distance", "received")
 DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}

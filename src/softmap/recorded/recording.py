@@ -279,7 +279,8 @@ class Recording:
             for h, weights in enumerate(sums, start=first):
                 order = torch.argsort(weights, descending=True, stable=True)[:k].tolist()
                 seen = [j for j in order if weights[j] > 0]
-                found += [Attended(self.numbers[i], h, *_told(units[j]), float(weights[j])) for j in seen]
+                for unit, weight in ((units[j], float(weights[j])) for j in seen):
+                    found.append(Attended(self.numbers[i], h, unit.start, unit.stop, unit.label, weight))
         return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -413,10 +414,6 @@ def _mean_row(layer: RecordedLayer, tokens: range, head: int | None) -> Float[Te
     matrix = layer.matrix if head is None else layer.matrix[layer.find_head(head)]
     weights: Tensor = matrix[..., tokens.start : tokens.stop, :]
     return weights.mean(-2)
-
-
-def _told(unit: Unit) -> tuple[int, int, str]:
-    return unit.start, unit.stop, unit.label
 
 
 def _is_whole(value: Any) -> bool:

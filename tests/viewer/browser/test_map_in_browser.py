@@ -318,7 +318,10 @@ class TestPointing:
         reader = show(causal, "words=0&layer=0&head=0")
         reader.point(3, 20, (40, 40))
         reader.page.locator(".mapCard").get_by_text("may not be seen").wait_for()
-        assert "NaN" not in reader.page.locator(".status").inner_text()
+        status = reader.page.locator(".status")
+        expect(status).to_contain_text("may not be seen")
+        assert "NaN" not in status.inner_text()
+        assert "weight" not in status.inner_text()  # it is the key that may not be seen
 
     def test_click_holds_and_escape_lets_go(self, show, sentence):
         reader = show(sentence, "words=0&layer=3&head=1&query=-1")
