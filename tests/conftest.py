@@ -20,6 +20,50 @@ for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", 
 os.environ |= {"HF_HOME": HOME, "HF_HUB_OFFLINE": "1"}  # read when transformers is first imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small matrices gain nothing from more, and lose where cores are shared
 
+NEEDS = {"browser": "browser", "cuda": "gpu", "triton": "gpu", "compiler": "compiler"}
+"""The marker that a test has because it asks for a fixture, by the fixture's name."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items):
+    """Mark what a test needs, so that no test can miss its marker."""
+    for item in items:
+        for fixture in NEEDS.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(NEEDS[fixture])
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, without a network."""
+    from viewer.pages import chromium
+
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def cuda():
+    """An NVIDIA GPU, by torch's name for it."""
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU")
+    return "cuda"
+
+
+@pytest.fixture(scope="session")
+def triton():
+    return pytest.importorskip("triton", reason="needs Triton: `make test-triton` installs it")
+
+
+@pytest.fixture(scope="session")
+def compiler():
+    """The path of a C++ compiler."""
+    for name in filter(None, (os.environ.get("CXX"), "c++", "g++", "clang++")):
+        if path := shutil.which(name):
+            return path
+    return pytest.skip("needs a C++ compiler: install g++ or clang++, or name one in CXX")
+
 
 @pytest.fixture(scope="session")
 def bundled():

@@ -1,4 +1,4 @@
-"""The package as pip builds it where the compiled kernel can't be."""
+"""The package as pip builds it without the compiled kernel, and when that is an error."""
 
 import os
 import shutil
@@ -65,6 +65,13 @@ def test_without_a_compiler_the_package_is_python_alone_and_works(source, tmp_pa
     assert Path(file).is_relative_to(place)
     assert available == "()"
     assert missing
+
+
+@pytest.mark.slow
+def test_pure_leaves_the_kernel_out_though_a_compiler_is_there(source, tmp_path, compiler):
+    built = build(source, tmp_path, env={**os.environ, "CXX": compiler, "SOFTMAP_BUILD": "pure"})
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert [wheel.name for wheel in tmp_path.glob("*.whl")] == [f"softmap-{softmap.__version__}-py3-none-any.whl"]
 
 
 @pytest.mark.slow

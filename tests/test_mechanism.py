@@ -191,14 +191,18 @@ def test_numpy_and_torch_give_the_same(head, causal, scale):
     assert_same_steps(self_attention(**in_torch(head), **options), self_attention(**head, **options))
 
 
-@pytest.mark.parametrize(
-    "device",
-    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))],
-)
-def test_torch_stays_on_its_device(device):
+def check_device(device):
     steps = self_attention(**{name: array.to(device) for name, array in in_torch(a_head()).items()}, causal=True)
     assert {getattr(steps, stage).device.type for stage in STAGES} == {device}
     assert_close(steps.output.cpu(), self_attention(**a_head(), causal=True).output)
+
+
+def test_torch_stays_on_the_cpu():
+    check_device("cpu")
+
+
+def test_torch_stays_on_the_gpu(cuda):
+    check_device(cuda)
 
 
 @pytest.mark.parametrize("causal", [False, True])

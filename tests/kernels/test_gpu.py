@@ -1,6 +1,6 @@
 """What is the GPU kernels' own: who may have them, that they repeat themselves, and that they compile.
 
-Marked gpu: on a CUDA GPU, or in Triton's interpreter on a CPU (`make test-triton`).
+They run on a CUDA GPU, or in Triton's interpreter on a CPU (`make test-triton`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from softmap.errors import ParameterError
 from softmap.kernels import gpu, reference
 from softmap.kernels.contract import Cell, Known, Problem, Wanted
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(gpu.missing() is not None, reason=f"needs a GPU or the interpreter: {gpu.missing()}"),
-]
+
+@pytest.fixture(autouse=True)
+def _somewhere_to_run(triton):
+    """A GPU, or the interpreter."""
+    if missing := gpu.missing():
+        pytest.skip(f"needs a GPU or the interpreter: {missing}")
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -9,11 +9,7 @@ from softmap import biases, masks
 from softmap.kernels import gpu
 from softmap.kernels.contract import Grid, Problem, Wanted
 
-triton = pytest.importorskip("triton")
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(gpu.interpreted() or torch.cuda.is_available(), reason="the kernels run here"),
-]
+pytestmark = pytest.mark.skipif(gpu.interpreted() or torch.cuda.is_available(), reason="the kernels run here")
 TOKENS = 256
 EDGES = tuple(range(0, TOKENS + 1, 64))
 SHARED = {80: 163 << 10, 89: 99 << 10, 90: 227 << 10}  # bytes that a program may have, by architecture
@@ -26,7 +22,7 @@ KINDS = {
 
 
 @pytest.fixture(params=SHARED)
-def compiled(request, monkeypatch):
+def compiled(request, monkeypatch, triton):
     """What is launched is compiled for an architecture instead: the name of each pass, and what it takes."""
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver

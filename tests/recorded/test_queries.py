@@ -13,8 +13,6 @@ from softmap import masks
 from softmap.errors import ParameterError, RecordingError, RowError
 from softmap.recorded import RecordedSequence, Recording
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
 
 def two_texts():
     """An encoder-decoder's: the encoder read "le chat a vu le 7", the decoder "the cat saw le nord"."""
@@ -144,7 +142,7 @@ def test_recording_without_layers_is_refused():
             ask(0)
 
 
-@needs_cuda
+@pytest.mark.usefixtures("cuda")
 def test_layers_on_several_devices_give_rows_on_one():
     rec = make_recording()
     first, second = rec.layers

@@ -63,7 +63,7 @@ def test_layers_go_by_their_numbers_in_the_model():
     assert rows == [row for layer in recording.layers for row in expected_rows(layer, layer.number, recording.tokens)]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.usefixtures("cuda")
 def test_statistics_on_a_gpu_are_those_in_the_table():
     recording = make_recording(layers=1)
     (layer,) = recording.layers

@@ -12,7 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from recorded.builders import ORIGIN, make_layer, make_recording, make_tokens
-from viewer.pages import DRAWN, SOURCES, chromium, open_file, serve_channel
+from viewer.pages import DRAWN, SOURCES, open_file, serve_channel
 
 import softmap
 from softmap import biases, masks
@@ -38,12 +38,6 @@ RECORDINGS = {
     "large logits": {"scale": 20.0},
     "float16": {"dtype": torch.float16},
 }
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 def questions(words):
@@ -104,7 +98,6 @@ def assert_same_answers(ask, answers, asked, tolerance=2e-6):
         assert_equal(ask(question, params), expected, tolerance)
 
 
-@pytest.mark.browser
 @pytest.mark.parametrize("words", [False, True])
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_the_page_computes_what_the_recording_says(browser, tmp_path, name, words):
@@ -118,7 +111,6 @@ def test_the_page_computes_what_the_recording_says(browser, tmp_path, name, word
         assert ask.holds == ""
 
 
-@pytest.mark.browser
 @pytest.mark.parametrize("words", [False, True])
 def test_words_of_several_pieces_and_special_tokens(browser, tmp_path, encoder, words):
     export_html(encoder, tmp_path / "map.html")
@@ -128,7 +120,6 @@ def test_words_of_several_pieces_and_special_tokens(browser, tmp_path, encoder, 
             assert_same_answers(ask, Answers(encoder), [("find", {"of": "tokens", "text": text, "words": 1})])
 
 
-@pytest.mark.browser
 def test_the_steps_of_a_cell(browser, tmp_path, encoder):
     export_html(encoder, tmp_path / "map.html")
     answers = Answers(encoder)
@@ -146,7 +137,6 @@ def test_the_steps_of_a_cell(browser, tmp_path, encoder):
         assert_equal(told, expected)
 
 
-@pytest.mark.browser
 def test_a_text_beyond_a_page_has_an_overview_and_all_that_fits(browser, tmp_path):
     recording = make_recording(queries=700, d_k=16, mask=masks.causal() & masks.sliding_window(90))
     export_html(recording, tmp_path / "map.html", heads=[(1, 2)])
@@ -174,7 +164,6 @@ def test_a_text_beyond_a_page_has_an_overview_and_all_that_fits(browser, tmp_pat
         assert "1 of 8 heads whole: 1.2." in ask.holds
 
 
-@pytest.mark.browser
 def test_what_is_not_held_is_said(browser, tmp_path):
     recording = make_recording(queries=700, d_k=64)
     limit = (size_of_page() + 250_000) / 1e6  # q and k of one head would take 400,000 bytes
@@ -204,7 +193,6 @@ def test_what_is_not_held_is_said(browser, tmp_path):
         assert ask.holds == "This file holds no head whole, of 8. It holds thumbnails, and of 0.1 an overview."
 
 
-@pytest.mark.browser
 def test_of_heads_that_are_not_held_thumbnails_answer_for_the_coarsest_pixels(browser, tmp_path):
     recording = make_recording(queries=700, d_k=16)
     export_html(recording, tmp_path / "map.html", heads=[(1, 2)])
@@ -223,7 +211,6 @@ def test_of_heads_that_are_not_held_thumbnails_answer_for_the_coarsest_pixels(br
         assert ask("pixel", head | place | {"words": 1})["max"] is None
 
 
-@pytest.mark.browser
 @pytest.mark.parametrize("words", [False, True])
 @pytest.mark.parametrize("name", ["causal", "learnt sinks", "hidden by a bias"])
 def test_of_a_short_text_every_weight_is_held_of_heads_whose_steps_are_not(browser, tmp_path, name, words):
@@ -250,7 +237,6 @@ def test_of_a_short_text_every_weight_is_held_of_heads_whose_steps_are_not(brows
         assert "does not hold the steps" in ask("steps", steps)["refused"]
 
 
-@pytest.mark.browser
 def test_two_texts_and_none(browser, tmp_path):
     encoder = {"queries": 9, "queries_of": "tokens", "keys_of": "tokens", "part": "encoder"}
     cross = {"queries": 5, "keys": 9, "queries_of": "target", "keys_of": "tokens", "kind": "cross"}
@@ -274,7 +260,6 @@ def test_two_texts_and_none(browser, tmp_path):
 HOSTILE = "</script><script>alert(1)</script> <img src=x onerror=alert(2)> <!-- \u2028 ]]> &lt;b> '\" end"
 
 
-@pytest.mark.browser
 def test_a_file_opens_from_disk_and_no_text_runs_in_it(browser, tmp_path, bundled):
     recording = softmap.record(HOSTILE, model=bundled)
     export_html(recording, tmp_path / "map.html", layer=3, head=1)
@@ -286,7 +271,6 @@ def test_a_file_opens_from_disk_and_no_text_runs_in_it(browser, tmp_path, bundle
         assert page.locator("img").count() == 0
 
 
-@pytest.mark.browser
 def test_a_long_file_opens_from_disk(browser, tmp_path):
     export_html(make_recording(queries=700), tmp_path / "map.html", heads=[(1, 2)])
     with open_file(browser, tmp_path / "map.html") as page:

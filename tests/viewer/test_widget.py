@@ -34,6 +34,12 @@ def make_widget(monkeypatch):
         widget.close()
 
 
+@pytest.fixture  # for one test: where Playwright runs, the others can have no event loop of their own
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
 def ask_in_loop(widget, *messages, wait=1):
     """Say these in one turn of a loop, as a kernel does, and wait for so many answers."""
 
@@ -126,10 +132,9 @@ def test_without_anywidget_the_error_says_what_to_install():
     assert "pip install 'softmap[notebook]'" in done.stderr
 
 
-@pytest.mark.browser
-def test_a_notebook_shows_several_and_keeps_nothing_of_those_it_closes(make_widget, encoder):
+def test_a_notebook_shows_several_and_keeps_nothing_of_those_it_closes(browser, make_widget, encoder):
     widgets = {"one": make_widget(encoder), "other": make_widget(make_recording(queries=40))}
-    with hosted(widgets) as address, chromium() as browser:
+    with hosted(widgets) as address:
         page, troubles = browser.new_page(viewport={"width": 1000, "height": 1300}), []
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.goto(address)

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-pytestmark = pytest.mark.browser
-
 AXE = Path(__file__).parents[3] / "node_modules/axe-core/axe.min.js"
 VIEWS = {
     "text": "view=text",

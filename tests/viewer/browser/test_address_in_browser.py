@@ -12,8 +12,6 @@ from playwright.sync_api import expect
 
 from softmap.viewer.answers import Answers
 
-pytestmark = pytest.mark.browser
-
 STATE = {
     "layer": "1",
     "head": "2",

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-pytestmark = pytest.mark.browser
-
 SIZES = {"phone sideways": (844, 390), "phone": (390, 844), "laptop": (1280, 720), "large": (1920, 1080)}
 VIEWS = ["text", "sentence", "steps"]
 

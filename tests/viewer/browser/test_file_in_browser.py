@@ -17,8 +17,6 @@ from viewer.pages import SOURCES
 from softmap.recorded import RecordedSequence, Recording
 from softmap.viewer.export import export_html
 
-pytestmark = pytest.mark.browser
-
 SIZE = (700, 700)
 SOME = range(0, 700, 23)
 DRAWN = f"""() => {{

@@ -14,8 +14,6 @@ import softmap
 from softmap import masks
 from softmap.roles import NAMED_BY
 
-pytestmark = pytest.mark.browser
-
 
 @pytest.fixture(scope="module")
 def many():

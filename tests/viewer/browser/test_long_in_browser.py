@@ -16,8 +16,6 @@ from viewer.browser.reading import number_of, said
 
 from softmap.recorded import RecordedSequence, Recording
 
-pytestmark = pytest.mark.browser
-
 COUNT = 65_536
 
 

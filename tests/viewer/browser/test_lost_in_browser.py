@@ -19,8 +19,6 @@ from softmap import masks
 from softmap.recorded.storage import load
 from softmap.viewer.launch import View
 
-pytestmark = pytest.mark.browser
-
 
 class Unreadable(masks.Mask):
     """A causal mask in a file that can be read until it is told not to."""

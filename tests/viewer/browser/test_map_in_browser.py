@@ -11,8 +11,6 @@ from viewer.browser.reading import MAP, number_of, said
 
 from softmap.words import units_of_words
 
-pytestmark = pytest.mark.browser
-
 PHONE = {"viewport": {"width": 844, "height": 390}}
 """A phone held sideways, on which 300 tokens have less than a pixel each."""
 

@@ -14,8 +14,6 @@ from softmap import masks
 from softmap.recorded import RecordedSequence, Recording
 from softmap.viewer.export import export_html
 
-pytestmark = pytest.mark.browser
-
 COLUMNS, ROWS, FIRST = 3, 2, 1
 
 

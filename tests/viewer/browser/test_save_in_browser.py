@@ -11,8 +11,6 @@ import pytest
 from matplotlib.image import imread
 from viewer.browser.hostile import HOSTILE
 
-pytestmark = pytest.mark.browser
-
 SVG = "{http://www.w3.org/2000/svg}"
 
 

@@ -11,8 +11,6 @@ from playwright.sync_api import expect
 from viewer.browser.hostile import HOSTILE, make_hostile
 from viewer.serving import make_view
 
-pytestmark = pytest.mark.browser
-
 LABELS = "(all) => all.map((each) => each.textContent)"
 
 

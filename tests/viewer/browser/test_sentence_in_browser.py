@@ -7,8 +7,6 @@ import pytest
 from playwright.sync_api import expect
 from viewer.browser.reading import said
 
-pytestmark = pytest.mark.browser
-
 
 @pytest.fixture
 def reader(show, sentence):

@@ -11,8 +11,6 @@ from viewer.browser.reading import number_of, said
 import softmap
 from softmap.narrative import narrate
 
-pytestmark = pytest.mark.browser
-
 
 @pytest.fixture
 def open_steps(show):

@@ -15,8 +15,6 @@ from viewer.browser.reading import said
 from softmap.recorded import RecordedSequence, Recording
 from softmap.words import units_of_words
 
-pytestmark = pytest.mark.browser
-
 
 @pytest.fixture(scope="module")
 def long():
