@@ -5,6 +5,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # Built with the tools of .venv, whose versions are fixed, and not in an environment that pip makes and throws away:
 # after a change in the C++ sources only what it touches is compiled again.
 INSTALL_HERE := $(INSTALL) --no-build-isolation --editable
+# One file of tests after another on each of two cores; what measures time then runs by itself.
+QUICK := not slow and not browser and not gpu
+SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
 NPM := PATH="$(CURDIR)/$(BIN):$$PATH" npm --silent
 CPP := $(wildcard src/softmap/kernels/fused/*.cpp src/softmap/kernels/fused/*.h tests/native/*.cpp tests/native/*.h)
 # Apart from the rest: softmap needs it on a GPU alone, where torch brings it.
@@ -12,29 +15,39 @@ TRITON := .venv/triton
 TRITON_3_6 := .venv/triton-3.6
 KERNEL := CMakeLists.txt $(filter src/%,$(CPP))
 
-.PHONY: demo test test-slow test-browser test-gpu test-triton sanitize neon lint format page docs bench bench-quick bench-gpu pictures screenshots clean
+.PHONY: demo test test-slow test-browser test-gpu test-triton test-triton-quick setup sanitize neon lint format page docs bench bench-quick bench-gpu pictures screenshots clean
 
 demo: .venv/.demo  ## set up, and explain "I love learning" on the bundled model
 	$(BIN)/softmap explain "I love learning"
 
 test: .venv/.dev .venv/.node  ## set up, and run the tests
 	$(NPM) test
-	$(BIN)/python -m pytest -m "not slow and not browser and not gpu"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "$(QUICK) and not timed"
+	$(BIN)/python -m pytest -m "$(QUICK) and timed"
 
 test-slow: .venv/.dev  ## the tests that take long
-	$(BIN)/python -m pytest -m "slow and not gpu"
+	$(BIN)/python -m pytest -m "slow and not gpu and not browser"
 
 test-browser: .venv/.dev .venv/.node  ## the tests that need Chromium
 	$(BIN)/python -m pytest -m browser
 
 test-gpu: .venv/.dev  ## the GPU kernels on an NVIDIA GPU
-	$(BIN)/python -m pytest -m gpu tests/kernels
+	$(BIN)/python -m pytest -m gpu
 
 test-triton: .venv/.triton .venv/.triton-3.6  ## the GPU kernels without a GPU, on Linux: in Triton's interpreter; and whether they compile
-	TRITON_INTERPRET=1 PYTHONPATH=$(TRITON) $(BIN)/python -m pytest -m gpu tests/kernels
+	TRITON_INTERPRET=1 PYTHONPATH=$(TRITON) $(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m gpu tests/kernels
+	$(COMPILE_FOR_GPUS)
+
+# The interpreter takes seconds for what a GPU does in none: without the many random matrices, and ties among many keys.
+test-triton-quick: .venv/.triton .venv/.triton-3.6  ## that without what takes the interpreter longest
+	TRITON_INTERPRET=1 PYTHONPATH=$(TRITON) $(BIN)/python -m pytest -m "gpu and not slow" -k "not (ties and (200 or 300))" tests/kernels
+	$(COMPILE_FOR_GPUS)
+
+define COMPILE_FOR_GPUS
 	PYTHONPATH=$(TRITON) $(BIN)/python -m pytest -m gpu tests/kernels/test_gpu_compiles.py
 	PYTHONPATH=$(TRITON_3_6) $(BIN)/python -m pytest -m gpu tests/kernels/test_gpu_compiles.py -k 90
 	TRITON_INTERPRET=1 PYTHONPATH=$(TRITON) $(BIN)/python -m benchmarks.gpu --dry
+endef
 
 sanitize:  ## the compiled kernel under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
 	$(MAKE) --no-print-directory -C tests/native sanitize
@@ -90,6 +103,8 @@ pictures: .venv/.dev  ## the pictures and generated pages of the documentation, 
 screenshots: .venv/.dev page  ## the documentation's pictures of the map, and its notebook
 	$(BIN)/python -m scripts.make_screenshots
 	$(BIN)/python scripts/make_notebook.py
+
+setup: .venv/.dev .venv/.docs .venv/.node .venv/.triton .venv/.triton-3.6  ## all that the above install
 
 .venv/.venv:
 	$(PYTHON) -m venv .venv

@@ -154,6 +154,7 @@ def test_truncate_cuts_a_long_text_and_says_so():
     assert "its last 90 tokens were not read" in result.stdout
 
 
+@pytest.mark.timed
 def test_help_is_there_in_under_0_3_seconds():
     def run():
         start = time.perf_counter()

@@ -192,6 +192,7 @@ def test_the_number_of_threads_changes_no_bit_of_cells(threads):
 
 
 @compiled
+@pytest.mark.timed
 def test_other_threads_run_while_cells_are_made_and_an_interrupt_stops_them():
     script = """
         import os, signal, threading, time, torch

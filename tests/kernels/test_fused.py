@@ -150,6 +150,7 @@ def test_sweeps_at_the_same_time_change_no_bit(threads, mask):
 
 
 @compiled
+@pytest.mark.timed
 def test_other_threads_run_during_a_sweep(threads):
     threads(1)
     problem = random(4096, d=64)
@@ -297,6 +298,7 @@ def python(script: str, **environment: str) -> str:
 
 @compiled
 @pytest.mark.parametrize("interrupts", [4, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.timed
 def test_an_interrupt_stops_a_sweep_at_once_and_the_next_is_right(interrupts):
     script = f"""
         import os, signal, threading, time, torch

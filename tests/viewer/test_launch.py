@@ -112,6 +112,7 @@ def test_nothing_is_left_of_a_view_that_was_closed():
     assert threading.active_count() == before
 
 
+@pytest.mark.timed
 def test_closing_does_not_wait_for_who_does_not_read():
     with make_view(queries=300) as shown:
         connection = socket.create_connection(("127.0.0.1", shown.port))

@@ -79,6 +79,7 @@ async def flood(view, paths, at_once):
 
 
 @pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.timed
 def test_many_questions_at_once_are_answered_or_sent_away(count):
     with make_view(queries=300) as view:
         paths = [f"/ask/tile?layer={i % 2}&head={i % 4}&zoom={i % 3}&row=0&column=0" for i in range(count)]
@@ -128,6 +129,7 @@ def test_questions_whose_askers_leave_are_cancelled(view, mask):
     assert get(view, "/ask/about")[0] == 200
 
 
+@pytest.mark.timed
 def test_closing_does_not_wait_for_a_question_that_takes_long(mask):
     view = View(make_recording(mask=mask))
     mask.open.clear()

@@ -139,6 +139,7 @@ def test_a_notebook_waits_for_no_picture_of_a_very_long_matrix():
     assert softmap.AttentionMatrix(q, q)._repr_html_() is None
 
 
+@pytest.mark.timed
 def test_a_page_is_shown_at_once():
     q, k = np.random.default_rng(0).standard_normal((2, 512, 64), dtype=np.float32)
     as_html(softmap.AttentionMatrix(q, k))

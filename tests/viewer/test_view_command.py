@@ -81,6 +81,7 @@ class Started:
         self.process.communicate()
 
 
+@pytest.mark.timed
 def test_recording_is_shown_at_the_printed_address_until_ctrl_c(folder):
     with Started(folder, "--layer", 1, "--head", 2) as shown:
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{43}", shown.url)
