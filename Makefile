@@ -55,7 +55,7 @@ sanitize:  ## the compiled kernel under AddressSanitizer, UndefinedBehaviorSanit
 neon:  ## the compiled kernel for ARM, in an emulator (apt-get install g++-aarch64-linux-gnu qemu-user)
 	$(MAKE) --no-print-directory -C tests/native neon
 
-lint: .venv/.dev .venv/.node  ## style and types; and whether the page is built from its sources
+lint: .venv/.dev .venv/.node  ## style, types and workflows; and whether the page is built from its sources
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

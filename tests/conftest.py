@@ -42,6 +42,13 @@ def browser():
 
 
 @pytest.fixture(scope="session")
+def posix():
+    """What Windows lacks: pipes in a folder, limits of a process, Ctrl-C as a signal."""
+    if os.name != "posix":
+        pytest.skip("needs what POSIX has of pipes, limits and signals")
+
+
+@pytest.fixture(scope="session")
 def cuda():
     """An NVIDIA GPU, by torch's name for it."""
     import torch

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +59,7 @@ def write(path, made):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("posix")
 def test_what_a_kill_leaves_is_whole_in_all_that_it_names(tmp_path):
     chance = random.Random(0)
     paths = [(str(tmp_path / str(i)), chance.uniform(0, 1.1)) for i in range(KILLS)]
@@ -91,6 +91,8 @@ def test_what_a_kill_leaves_is_whole_in_all_that_it_names(tmp_path):
 @contextlib.contextmanager
 def largest_file(size):
     """Files that grow beyond so many bytes fail, as on a disk that is full."""
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -99,6 +101,7 @@ def largest_file(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.usefixtures("posix")
 def test_disk_that_is_full_ends_a_recording_and_leaves_what_was_complete(tmp_path):
     small, large = make_layer(0), make_layer(1, keep=("qk",), **SIZES)
     with Writer(tmp_path / "run", ORIGIN) as writer:
@@ -111,6 +114,7 @@ def test_disk_that_is_full_ends_a_recording_and_leaves_what_was_complete(tmp_pat
     assert_same_layers(load(tmp_path / "run", partial=True).layers, [small, large])
 
 
+@pytest.mark.usefixtures("posix")
 def test_disk_that_does_not_take_the_manifest_leaves_the_one_before(tmp_path):
     layer = make_layer(queries=4000, heads=1, kv_heads=1, d_k=1, keep=("qk",), queries_of="tokens")
     sequence = RecordedSequence((layer,), make_tokens(4000))
@@ -123,6 +127,7 @@ def test_disk_that_does_not_take_the_manifest_leaves_the_one_before(tmp_path):
     assert load(tmp_path / "run").tokens == sequence.tokens
 
 
+@pytest.mark.usefixtures("posix")
 @pytest.mark.parametrize("size", [100_000, 100])
 def test_saving_to_a_disk_that_is_full_leaves_nothing(tmp_path, size):
     recording = make_recording(keep=("qk",), **SIZES)

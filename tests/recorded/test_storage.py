@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import tempfile
 from dataclasses import replace
@@ -376,7 +375,7 @@ def test_file_that_is_missing_is_named(folder):
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "layer-001.safetensors"])
-def test_link_folder_or_pipe_in_the_place_of_a_file_is_refused(folder, tmp_path, name):
+def test_link_folder_or_pipe_in_the_place_of_a_file_is_refused(folder, tmp_path, name, posix):
     (folder / name).rename(tmp_path / "outside")
     (folder / name).symlink_to(tmp_path / "outside")
     with pytest.raises(RecordingError, match=f"{name}: expected a file in the recording's own folder, got a link"):
@@ -391,7 +390,9 @@ def test_link_folder_or_pipe_in_the_place_of_a_file_is_refused(folder, tmp_path,
         load(folder)
 
 
-def test_file_that_cannot_be_opened_is_named(folder):
+def test_file_that_cannot_be_opened_is_named(folder, posix):
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:

@@ -69,7 +69,7 @@ def test_link_stays_a_link_and_its_target_is_written(story, tmp_path):
     assert (tmp_path / "target.txt").read_text(encoding="utf-8") == str(story)
 
 
-def test_pipe_is_written_to_and_not_replaced(story, tmp_path):
+def test_pipe_is_written_to_and_not_replaced(story, tmp_path, posix):
     os.mkfifo(tmp_path / "pipe.json")
     with ThreadPoolExecutor(1) as pool:
         read = pool.submit((tmp_path / "pipe.json").read_text, encoding="utf-8")

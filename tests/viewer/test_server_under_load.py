@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
 import socket
 import sys
 import threading
@@ -80,6 +79,7 @@ async def flood(view, paths, at_once):
 
 @pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
 @pytest.mark.timed
+@pytest.mark.usefixtures("posix")
 def test_many_questions_at_once_are_answered_or_sent_away(count):
     with make_view(queries=300) as view:
         paths = [f"/ask/tile?layer={i % 2}&head={i % 4}&zoom={i % 3}&row=0&column=0" for i in range(count)]
@@ -171,6 +171,8 @@ def test_what_the_recording_lacks_is_409():
 
 def _peak():
     """The most memory that this process has had, in bytes (getrusage gives KiB, on a Mac bytes)."""
+    import resource
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << (0 if sys.platform == "darwin" else 10)
 
 

@@ -238,6 +238,8 @@ def _write(path: Path, write: Callable[[BinaryIO], T]) -> T:
 
 def _sync(folder: Path) -> None:
     """Have the names in a folder on the disk."""
+    if os.name != "posix":  # no folder can be opened there
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
