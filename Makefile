@@ -13,9 +13,10 @@ CPP := $(wildcard src/softmap/kernels/fused/*.cpp src/softmap/kernels/fused/*.h 
 # Apart from the rest: softmap needs it on a GPU alone, where torch brings it.
 TRITON := .venv/triton
 TRITON_3_6 := .venv/triton-3.6
+MUTMUT := .venv/mutmut
 KERNEL := CMakeLists.txt $(filter src/%,$(CPP))
 
-.PHONY: demo test test-slow test-browser test-gpu test-triton test-triton-quick setup sanitize neon lint format page docs bench bench-quick bench-gpu pictures screenshots clean
+.PHONY: demo test test-slow test-browser test-gpu test-triton test-triton-quick setup sanitize neon lint format page docs bench bench-quick bench-gpu mutants pictures screenshots clean
 
 demo: .venv/.demo  ## set up, and explain "I love learning" on the bundled model
 	$(BIN)/softmap explain "I love learning"
@@ -95,6 +96,10 @@ bench-quick: .venv/.dev  ## their smallest sizes alone
 	$(BIN)/python -m benchmarks.record --quick
 	$(BIN)/python -m benchmarks.viewer --quick
 
+mutants: .venv/.dev .venv/.mutmut  ## small faults put into the core, to see whether the tests notice (ONLY='softmap.words*')
+	PYTHONPATH=$(MUTMUT) $(BIN)/python scripts/run_mutants.py run $(ONLY)
+	PYTHONPATH=$(MUTMUT) $(BIN)/python scripts/run_mutants.py results
+
 pictures: .venv/.dev  ## the pictures and generated pages of the documentation, and the golden files of the tests
 	$(BIN)/python scripts/make_docs.py
 	$(BIN)/python scripts/make_models_table.py
@@ -129,6 +134,10 @@ setup: .venv/.dev .venv/.docs .venv/.node .venv/.triton .venv/.triton-3.6  ## al
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(TRITON_3_6) --no-deps triton==3.6.0
 	@touch $@
 
+.venv/.mutmut: constraints.txt | .venv/.dev
+	$(INSTALL) --upgrade --target $(MUTMUT) --no-deps mutmut coverage libcst linkify-it-py mdit-py-plugins setproctitle textual
+	@touch $@
+
 .venv/.docs: pyproject.toml constraints.txt | .venv/.demo
 	$(INSTALL_HERE) ".[docs]"
 	@touch $@
@@ -139,4 +148,4 @@ setup: .venv/.dev .venv/.docs .venv/.node .venv/.triton .venv/.triton-3.6  ## al
 	@touch $@
 
 clean:
-	rm -rf .venv node_modules site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/softmap/kernels/fused/*.so
+	rm -rf .venv mutants node_modules site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/softmap/kernels/fused/*.so

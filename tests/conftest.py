@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 
+import hypothesis
 import pytest
 from vocabularies import BACKENDS, MARKS
 
@@ -19,6 +20,9 @@ for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", 
     os.environ.pop(variable, None)
 os.environ |= {"HF_HOME": HOME, "HF_HUB_OFFLINE": "1"}  # read when transformers is first imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small matrices gain nothing from more, and lose where cores are shared
+
+hypothesis.settings.register_profile("softmap", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("softmap")
 
 NEEDS = {"browser": "browser", "cuda": "gpu", "triton": "gpu", "compiler": "compiler"}
 """The marker that a test has because it asks for a fixture, by the fixture's name."""

@@ -59,7 +59,10 @@ WRONG = [
 
 
 def described(changes) -> str:
-    return " ".join(f"{name} {tuple(x.shape) if isinstance(x, torch.Tensor) else x}" for name, x in changes.items())
+    def value(x):  # the same in every process: no address
+        return tuple(x.shape) if isinstance(x, torch.Tensor) else x.__name__ if callable(x) else x
+
+    return " ".join(f"{name} {value(x)}" for name, x in changes.items())
 
 
 @every_set
