@@ -60,7 +60,9 @@ def index(directory, places, name="model.safetensors.index.json"):
 
 
 def weights_of(directory):
-    return {name: value for file in ("one", "two") for name, value in load_file(directory / f"{file}.safetensors").items()}
+    return {
+        name: value for file in ("one", "two") for name, value in load_file(directory / f"{file}.safetensors").items()
+    }
 
 
 def write_pickle(path, mark, weights=None):
@@ -86,7 +88,15 @@ def test_shards_that_are_safetensors_are_loaded(directory, mark):
 @pytest.mark.parametrize("honest", [True, False], ids=["weights", "code"])
 @pytest.mark.parametrize(
     "shard",
-    ["weights.bin", "weights.pt", "weights", "inside/weights.bin", "../weights.bin", "{tmp}/weights.bin", "a.safetensors.bin"],
+    [
+        "weights.bin",
+        "weights.pt",
+        "weights",
+        "inside/weights.bin",
+        "../weights.bin",
+        "{tmp}/weights.bin",
+        "a.safetensors.bin",
+    ],
 )
 def test_index_that_names_a_pickle_is_refused_whatever_lies_beside(directory, mark, shard, honest, tmp_path):
     shard = shard.format(tmp=tmp_path)

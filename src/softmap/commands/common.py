@@ -14,6 +14,7 @@ import click
 
 from softmap.commands.naming import check_recording, listed
 from softmap.errors import ParameterError, RecordingError, TextError
+from softmap.escaping import escaped
 
 if TYPE_CHECKING:
     from softmap.recorded import Recording
@@ -117,13 +118,18 @@ def read_file(file: Path) -> str:
         raise TextError(name, "a file that can be read", error.strerror or str(error), "Check the path.") from error
 
 
+def tell(said: str, *, err: bool = True) -> None:
+    """Print a line, on stderr unless told otherwise; names that others chose stand in it, which may hide anything."""
+    click.echo(escaped(said, "\n"), err=err)
+
+
 def print_page(told: Any) -> None:
     """Print what has a layout for terminals, and plain text where it is piped."""
-    from rich.console import Console
+    from softmap.console import TextConsole
 
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
-    console = Console()
+    console = TextConsole()
     if console.is_terminal:
         console.print(told)
     else:
@@ -143,12 +149,13 @@ def progress() -> Iterator[Show]:
     if not sys.stderr.isatty():
         yield _say_stages()
         return
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from softmap.console import TextConsole
 
     said, counted = (TextColumn(f"{{task.{name}}}", markup=False) for name in ("description", "fields[count]"))
     columns = SpinnerColumn(), said, BarColumn(), counted, TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=TextConsole(stderr=True), transient=True) as bar:
         stage, task = "", bar.add_task("starting", total=None, count="")
 
         def show(doing: str, done: int = 0, total: int = 0, *, part: str = "") -> None:
@@ -156,7 +163,7 @@ def progress() -> Iterator[Show]:
             if doing != stage:
                 bar.remove_task(task)
                 stage, task = doing, bar.add_task(doing, total=None, count="")
-            description = f"{doing}: {part}" if part else doing
+            description = escaped(f"{doing}: {part}" if part else doing)
             count = f"{done}/{total}" if total else ""
             bar.update(task, description=description, completed=done, total=total or None, count=count)
 
@@ -170,7 +177,7 @@ def _say_stages() -> Show:
     def show(doing: str, done: int = 0, total: int = 0, *, part: str = "") -> None:
         nonlocal said
         if doing != said:
-            click.echo(doing, err=True)
+            tell(doing)
         said = doing
 
     return show

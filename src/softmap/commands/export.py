@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from softmap.commands.common import BATCH, OUTPUT_FILE, PARTIAL, RECORDING, check_endings, open_recording, progress
+from softmap.commands.common import (
+    BATCH,
+    OUTPUT_FILE,
+    PARTIAL,
+    RECORDING,
+    check_endings,
+    open_recording,
+    progress,
+    tell,
+)
 from softmap.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -135,5 +144,5 @@ def _write(option: str, file: Path, write: Callable[[], str]) -> None:
         got = error.strerror or str(error)
         raise ParameterError(f"{option} {file}", "a file that can be written", got, "Check the folder.") from error
     for warning in caught:
-        click.echo(f"Warning: {warning.message}", err=True)
-    click.echo(f"wrote {file}{said}", err=True)
+        tell(f"Warning: {warning.message}")
+    tell(f"wrote {file}{said}")
