@@ -13,6 +13,7 @@ from softmap.escaping import escaped
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderableType
     from rich.segment import Segment
+    from rich.text import Text
 
 
 class TextConsole(Console):
@@ -20,6 +21,10 @@ class TextConsole(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A string as it is set: escaped before it is measured."""
+        return super().render_str(escaped(text, "\n\t"), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """What is printed, piece by piece: each is escaped, however it came to be."""
