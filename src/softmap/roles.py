@@ -255,7 +255,7 @@ def _named(number: int, layer: RecordedLayer, scores: Mapping[str, Score]) -> La
     least = {role: _least(role, scores[name]) for role, name in NAMED_BY.items()}
     found = []
     for head in range(layer.heads):
-        own = {name: float(score.values[head]) for name, score in scores.items()}
+        own = {name: _finite(score.values[head]) for name, score in scores.items()}
         role = next((role for role, name in NAMED_BY.items() if own[name] >= least[role]), None)
         found.append(Head(layer=number, head=head, path=layer.path, role=role, **own))
     return LayerHeads(
@@ -268,6 +268,11 @@ def _named(number: int, layer: RecordedLayer, scores: Mapping[str, Score]) -> La
         {name: score.queries for name, score in scores.items()},
         least,
     )
+
+
+def _finite(value: float) -> float:
+    """A score; NaN, as where it is missing, of statistics that are no numbers: nothing is named by them."""
+    return float(value) if np.isfinite(value) else np.nan
 
 
 def _least(role: Role, score: Score) -> float:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -33,6 +34,8 @@ ENDINGS = {
     "text": ("txt", "md", "csv"),
 }
 """How the names of files end that an option writes, of pictures that none does (""), and of what has no file."""
+LARGEST_TEXT_BYTES = 1 << 27
+"""Of a text: far beyond what a model reads, and no endless device."""
 JSON = click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 
 
@@ -105,7 +108,10 @@ def read_file(file: Path) -> str:
     """The text of a file, or of standard input."""
     name = str(file)
     try:
-        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else Path(name).open("rb") as stream:
+            data = stream.read(LARGEST_TEXT_BYTES + 1)
+        if len(data) > LARGEST_TEXT_BYTES:
+            raise TextError(name, f"a text of at most {LARGEST_TEXT_BYTES:,} bytes", "more", "Give a part of it.")
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise TextError(
@@ -121,6 +127,17 @@ def read_file(file: Path) -> str:
 def tell(said: str, *, err: bool = True) -> None:
     """Print a line, on stderr unless told otherwise; names that others chose stand in it, which may hide anything."""
     click.echo(escaped(said, "\n"), err=err)
+
+
+@contextlib.contextmanager
+def warned() -> Iterator[None]:
+    """Say on stderr what is warned of in the block, whatever filters make of warnings; nothing where the block fails."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for warning in caught:
+        tell(f"Warning: {warning.message}")
 
 
 def print_page(told: Any) -> None:

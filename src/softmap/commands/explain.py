@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import shlex
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from softmap.commands.common import (
     progress,
     read_file,
     tell,
+    warned,
 )
 from softmap.commands.naming import is_recording, looks_like_a_name, meant_by, suggest
 from softmap.errors import ParameterError, TextError
@@ -120,7 +120,8 @@ def _tell(
     from softmap import models
     from softmap.story import explain as explain_
 
-    loaded = models.load(model, revision=revision, trust_remote_code=trust_remote_code)
+    with warned():
+        loaded = models.load(model, revision=revision, trust_remote_code=trust_remote_code)
     gc.freeze()  # what was imported and loaded stays to the end; Python would search it all for garbage as it exits: 1 s
     show("running the model")
     return explain_(text, loaded, **options, progress=lambda done, total: show("measuring heads", done, total))
@@ -172,12 +173,9 @@ def _write(told: Story, path: Path, kind: str) -> None:
     from softmap.render.files import save
 
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)  # said below, whatever filters make of warnings
+        with warned():
             save(told, path, kind)
     except OSError as error:
         place = "a file that can be written"
         raise ParameterError(f"--{kind} {path}", place, error.strerror or str(error), "Check the folder.") from error
-    for warning in caught:
-        tell(f"Warning: {warning.message}")
     tell(f"wrote {path}")

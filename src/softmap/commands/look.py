@@ -64,7 +64,7 @@ def top(
     recording = open_recording(path, partial, batch)
     where = int(row[1:]) if row[:1] == ":" and row[1:].isdecimal() else row
     found = recording.top(where, k, layer, head, words=words)
-    text = recording.layers[recording.find_layer(found[0].layer)].queries_of
+    text = recording.layers[recording._layers_of(where, layer)[0]].queries_of
     if as_json:
         told = {"row": row, "text": text, "top": [each._asdict() for each in found]}
         click.echo(json_text(told, indent=2))

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from softmap.commands.common import JSON, check_new, progress, read_file, tell
+from softmap.commands.common import JSON, check_new, progress, read_file, tell, warned
 from softmap.commands.naming import looks_like_a_name
 from softmap.errors import TextError
 from softmap.escaping import json_text
@@ -82,7 +82,8 @@ def record(
 
         wanted = {"device": device, "dtype": model_dtype, "device_map": device_map}
         loading = {name: value for name, value in wanted.items() if value is not None}
-        loaded = models.load(model, revision=revision, trust_remote_code=trust_remote_code, **loading)
+        with warned():
+            loaded = models.load(model, revision=revision, trust_remote_code=trust_remote_code, **loading)
         gc.freeze()
         recording = run(
             given,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from softmap.commands.common import BATCH, PARTIAL, check_text, open_recording, progress, read_file, tell
+from softmap.commands.common import BATCH, PARTIAL, check_text, open_recording, progress, read_file, tell, warned
 from softmap.commands.naming import LONGEST, looks_like_a_name, meant_by, suggest
 from softmap.errors import RecordingError, TextError
 
@@ -113,7 +113,8 @@ def _record(what: str | None, file: Path | None, partial: bool, batch: int | Non
         from softmap import models
         from softmap.models.record import record
 
-        loaded = models.load(model.pop("model"), **model)
+        with warned():
+            loaded = models.load(model.pop("model"), **model)
         return record(text, loaded, truncate=truncate, progress=lambda done, total: show("recording", done, total))
 
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softmap.errors import ModelError, ParameterError
+from softmap.escaping import escaped
 from softmap.models.pickles import HINT as PICKLE_HINT
 from softmap.models.pickles import check_directory, no_pickles
 from softmap.models.settings import quiet_transformers, without_collections
@@ -72,6 +74,9 @@ def load(
     Raises:
         ModelError: there is no such model, its weights are not safetensors, or some of them are missing.
         ParameterError: an option that would let in what is refused.
+
+    Warns:
+        UserWarning: weights of the checkpoint that the model, as its config.json describes it, has no place for.
     """
     if name_or_path is not None:
         if not isinstance(name_or_path, str | os.PathLike):
@@ -163,6 +168,7 @@ def _load_from(
             name, "a model that transformers can load", _first_line(error), _hint_for(error, is_directory)
         ) from error
     _refuse_missing_weights(name, report["missing_keys"])
+    _warn_of_unused_weights(name, model, report["unexpected_keys"])
     _refuse_mismatched_weights(name, report["mismatched_keys"])
     _refuse_empty_tokenizer(name, tokenizer)
     return LoadedModel(model.eval(), tokenizer, name, None if is_directory else _commit_of(where, revision))
@@ -224,6 +230,31 @@ def _refuse_missing_weights(name: str, missing: set[str]) -> None:
             "a checkpoint with all the weights of its encoder",
             f"one without {len(lacking)} of them ({', '.join(lacking[:3])}{', ...' if len(lacking) > 3 else ''})",
             "It is incomplete, or belongs to another architecture than its config.json says.",
+        )
+
+
+def _warn_of_unused_weights(name: str, model: PreTrainedModel, unexpected: Collection[str]) -> None:
+    """Say which weights of the checkpoint the model has no place for, but for heads of tasks, which are left aside.
+
+    A head stands beside the parts of the model. A weight within a part that the model has is missed by what is computed:
+    of a layer beyond those that config.json counts, or of a bias that it turns off.
+    """
+    parts = {part for part, _ in model.named_children()}
+    own = {*model.state_dict(), *(buffer for buffer, _ in model.named_buffers())}
+    prefix = f"{model.base_model_prefix}."
+    unused = []
+    for key in sorted(unexpected):
+        place = key if key.split(".")[0] in parts else key.removeprefix(prefix)
+        if place.split(".")[0] in parts and place not in own and "pooler" not in place:
+            unused.append(key)
+    if unused:
+        first = ", ".join(unused[:3]) + (", ..." if len(unused) > 3 else "")
+        warnings.warn(
+            escaped(
+                f"{name}: {len(unused)} weights of the checkpoint are not used ({first}): its config.json says nothing of "
+                "them, so this may be another model than the one that was trained."
+            ),
+            stacklevel=4,
         )
 
 

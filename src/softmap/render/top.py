@@ -45,6 +45,9 @@ class TopPage:
         return as_plain(self, 100)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        if not self.heads:
+            yield Text(f"{self.row} looks at nothing: it may see no key")
+            return
         if len(self.heads) == 1:
             yield from self._bars(self.heads[0])
             return
