@@ -14,6 +14,7 @@ from softmap.commands.look import heads, top
 from softmap.commands.record import record
 from softmap.commands.view import view
 from softmap.errors import SoftmapError
+from softmap.escaping import escaped
 
 
 class Commands(click.Group):
@@ -27,10 +28,13 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except SoftmapError as error:
             raise click.ClickException(str(error)) from error
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except click.ClickException as error:
+            error.message = escaped(error.message, "\n")
+            raise
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:
-            got = f"{type(error).__name__}: {error}"
+            got = escaped(f"{type(error).__name__}: {error}", "\n")
             raise click.ClickException(f"softmap failed: {got}. softmap --debug ... shows where.") from error
 
 

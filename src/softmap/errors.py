@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from softmap.escaping import escaped
+
 
 class SoftmapError(Exception):
     """Base of every error softmap raises on purpose.
 
     Its message reads ``{subject}: expected {expected}, got {got}. {hint}``, and the four parts stay
-    readable as attributes.
+    readable as attributes. What does not show in them stands in the message as escapes.
 
     Examples:
         >>> raise ShapeError("x", "2 dimensions (tokens, d_model)", "shape (3,)", "Add one: x[None, :].")
@@ -23,7 +25,7 @@ class SoftmapError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.subject}: expected {self.expected}, got {self.got}. {self.hint}"
+        return escaped(f"{self.subject}: expected {self.expected}, got {self.got}. {self.hint}")
 
 
 class ArrayKindError(SoftmapError, TypeError):

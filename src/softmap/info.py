@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import platform
 from collections.abc import Iterator
@@ -12,16 +10,17 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import torch
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from softmap import __version__, kernels
+from softmap.console import as_plain
 from softmap.errors import ParameterError
+from softmap.escaping import json_text
 
 if TYPE_CHECKING:
-    from rich.console import ConsoleOptions, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
 
     from softmap.kernels import Report
 
@@ -62,12 +61,10 @@ class Info:
     def json(self) -> str:
         """One JSON object, with the attributes' names."""
         data = asdict(self) | {"kernels": [each._asdict() for each in self.kernels]}
-        return json.dumps(data, ensure_ascii=False, indent=2)
+        return json_text(data, indent=2)
 
     def __str__(self) -> str:
-        file = io.StringIO()
-        Console(file=file, width=80, color_system=None, legacy_windows=False).print(self)
-        return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+        return as_plain(self, 80)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         yield Text(f"softmap {self.softmap}\n", style="bold")

@@ -10,6 +10,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from softmap.errors import ParameterError
+from softmap.escaping import escaped
 
 if TYPE_CHECKING:
     from softmap.masks import Mask
@@ -314,8 +315,9 @@ SENTENCES: dict[str, dict[str, str]] = {
 
 
 def say(language: str, sentence: str, **values: object) -> str:
-    """One sentence, filled in."""
-    return SENTENCES[sentence][language].format(**values)
+    """One sentence, filled in; what does not show in a text is written as escapes."""
+    shown = {name: escaped(value) if isinstance(value, str) else value for name, value in values.items()}
+    return SENTENCES[sentence][language].format(**shown)
 
 
 def describe_step_2(steps: Steps, added: Added, tokens: int, language: str) -> tuple[str, str]:

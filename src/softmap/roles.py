@@ -13,7 +13,6 @@ score on the same text. docs/explanation/heads.md has the formulas and their sou
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from softmap.errors import ParameterError
+from softmap.escaping import json_text
 from softmap.measures import Score, measure
 from softmap.shares import POSITIONAL
 
@@ -183,7 +183,7 @@ class HeadTable:
         """One JSON object, with the attributes' names; a score that is missing is null."""
         data = {"format": FORMAT, "version": VERSION, "model": self.model, "tokens": self.tokens}
         data |= {"layers": [asdict(layer) for layer in self.layers], "notes": self.notes}
-        return json.dumps(_without_nan(data), ensure_ascii=False, allow_nan=False)
+        return json_text(_without_nan(data), allow_nan=False)
 
     def __repr__(self) -> str:
         counts: Counter[str] = Counter(head.role or "nothing clear" for head in self.rows)
@@ -255,7 +255,7 @@ def _named(number: int, layer: RecordedLayer, scores: Mapping[str, Score]) -> La
     least = {role: _least(role, scores[name]) for role, name in NAMED_BY.items()}
     found = []
     for head in range(layer.heads):
-        own = {name: float(score.values[head]) for name, score in scores.items()}
+        own = {name: _finite(score.values[head]) for name, score in scores.items()}
         role = next((role for role, name in NAMED_BY.items() if own[name] >= least[role]), None)
         found.append(Head(layer=number, head=head, path=layer.path, role=role, **own))
     return LayerHeads(
@@ -268,6 +268,11 @@ def _named(number: int, layer: RecordedLayer, scores: Mapping[str, Score]) -> La
         {name: score.queries for name, score in scores.items()},
         least,
     )
+
+
+def _finite(value: float) -> float:
+    """A score; NaN, as where it is missing, of statistics that are no numbers: nothing is named by them."""
+    return float(value) if np.isfinite(value) else np.nan
 
 
 def _least(role: Role, score: Score) -> float:

@@ -87,9 +87,15 @@ class Grid:
         finite = np.isfinite(self.values)
         if self.style != "number":
             return np.where(finite, self.values, np.nan)
-        low, high = self.values[finite].min(), self.values[finite].max()
+        low, high = self.limits or (0.0, 0.0)
         shades: Numbers = (np.where(finite, self.values, np.nan) - low) / ((high - low) or 1)
         return shades
+
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """The smallest and the largest number; None where none is finite, as where no key may be seen."""
+        finite = self.values[np.isfinite(self.values)]
+        return (float(finite.min()), float(finite.max())) if finite.size else None
 
     @property
     def has_bars(self) -> bool:

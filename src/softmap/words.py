@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from softmap.errors import RowError
+from softmap.escaping import JOINERS, escaped
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -181,20 +182,9 @@ def _as_token(wanted: Any) -> int:
 
 
 def printable(label: str) -> str:
-    """The label with control and invisible characters as escapes: it must not move a cursor, nor vanish.
-
-    Nor may it be a noncharacter, which XML forbids. The joiners that hold an emoji or a script's letters together stay.
-    """
-    if label.isprintable() and not label.isspace() and label:
-        return label
-    hidden, joiners = {"Cc", "Cf", "Cs", "Zl", "Zp"}, "\u200c\u200d"
-    shown = "".join(
-        char.encode("unicode_escape").decode("ascii")
-        if (unicodedata.category(char) in hidden and char not in joiners) or ord(char) & 0xFFFE == 0xFFFE
-        else char
-        for char in label
-    )
-    return shown if shown.strip(joiners) else shown.encode("unicode_escape").decode("ascii")
+    """The label with characters that do not show as escapes: it must not move a cursor, nor vanish."""
+    shown = escaped(label)
+    return shown if shown.strip(JOINERS) else shown.encode("unicode_escape").decode("ascii")
 
 
 def _begins(tokens: Tokens, i: int) -> bool:

@@ -332,3 +332,48 @@ def test_hub_id_is_taken_from_the_cache_with_its_revision(make_directory):
         load("softmap/small", revision="another-branch")
     story = softmap.explain("the cat sat", loaded, lang="en")
     assert "softmap/small@01234567" in str(story)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "head", "changes", "named"),
+    [
+        ("bert", "BertForMaskedLM", {"num_hidden_layers": 1}, "bert.encoder.layer.1.attention.output.LayerNorm.bias"),
+        ("llama", "LlamaForCausalLM", {"num_hidden_layers": 1}, "model.layers.1.input_layernorm.weight"),
+    ],
+)
+def test_layers_that_the_configuration_does_not_count_are_said(make_directory, make_model, architecture, head, changes, named):
+    import transformers
+
+    config = make_model(architecture).model.config
+    directory = make_directory(architecture)
+    getattr(transformers, head)(config).save_pretrained(directory)
+    load(directory)  # the head of another task is left aside without a word
+    written = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(written | changes | {"layer_types": None}))
+    with pytest.warns(UserWarning, match="weights of the checkpoint are not used") as said:
+        loaded = load(directory)
+    assert named in str(said[0].message)
+    assert str(directory) in str(said[0].message)
+    assert loaded.model.config.num_hidden_layers == 1
+
+
+def test_bias_that_the_configuration_turns_off_is_said(make_directory):
+    directory = make_directory("llama", attention_bias=True)
+    written = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(written | {"attention_bias": False}))
+    with pytest.warns(UserWarning, match=r"layers\.0\.self_attn\.k_proj\.bias"):
+        load(directory)
+
+
+def test_command_says_which_weights_are_not_used(make_directory, tmp_path):
+    from click.testing import CliRunner
+
+    from softmap.cli import main
+
+    directory = make_directory()
+    written = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(written | {"num_hidden_layers": 1}))
+    for command in (["explain", "the cat"], ["record", "the cat", "-o", str(tmp_path / "run")]):
+        result = CliRunner().invoke(main, [*command, "--model", str(directory)])
+        assert result.exit_code == 0, result.output
+        assert "weights of the checkpoint are not used (encoder.layer.1." in result.stderr

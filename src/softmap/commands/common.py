@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +15,7 @@ import click
 
 from softmap.commands.naming import check_recording, listed
 from softmap.errors import ParameterError, RecordingError, TextError
+from softmap.escaping import escaped
 
 if TYPE_CHECKING:
     from softmap.recorded import Recording
@@ -32,6 +34,8 @@ ENDINGS = {
     "text": ("txt", "md", "csv"),
 }
 """How the names of files end that an option writes, of pictures that none does (""), and of what has no file."""
+LARGEST_TEXT_BYTES = 1 << 27
+"""Of a text: far beyond what a model reads, and no endless device."""
 JSON = click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 
 
@@ -104,7 +108,10 @@ def read_file(file: Path) -> str:
     """The text of a file, or of standard input."""
     name = str(file)
     try:
-        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else Path(name).open("rb") as stream:
+            data = stream.read(LARGEST_TEXT_BYTES + 1)
+        if len(data) > LARGEST_TEXT_BYTES:
+            raise TextError(name, f"a text of at most {LARGEST_TEXT_BYTES:,} bytes", "more", "Give a part of it.")
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise TextError(
@@ -117,13 +124,29 @@ def read_file(file: Path) -> str:
         raise TextError(name, "a file that can be read", error.strerror or str(error), "Check the path.") from error
 
 
+def tell(said: str, *, err: bool = True) -> None:
+    """Print a line, on stderr unless told otherwise; names that others chose stand in it, which may hide anything."""
+    click.echo(escaped(said, "\n"), err=err)
+
+
+@contextlib.contextmanager
+def warned() -> Iterator[None]:
+    """Say on stderr what is warned of in the block, whatever filters make of warnings; nothing where the block fails."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for warning in caught:
+        tell(f"Warning: {warning.message}")
+
+
 def print_page(told: Any) -> None:
     """Print what has a layout for terminals, and plain text where it is piped."""
-    from rich.console import Console
+    from softmap.console import TextConsole
 
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
-    console = Console()
+    console = TextConsole()
     if console.is_terminal:
         console.print(told)
     else:
@@ -143,12 +166,13 @@ def progress() -> Iterator[Show]:
     if not sys.stderr.isatty():
         yield _say_stages()
         return
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from softmap.console import TextConsole
 
     said, counted = (TextColumn(f"{{task.{name}}}", markup=False) for name in ("description", "fields[count]"))
     columns = SpinnerColumn(), said, BarColumn(), counted, TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=TextConsole(stderr=True), transient=True) as bar:
         stage, task = "", bar.add_task("starting", total=None, count="")
 
         def show(doing: str, done: int = 0, total: int = 0, *, part: str = "") -> None:
@@ -156,7 +180,7 @@ def progress() -> Iterator[Show]:
             if doing != stage:
                 bar.remove_task(task)
                 stage, task = doing, bar.add_task(doing, total=None, count="")
-            description = f"{doing}: {part}" if part else doing
+            description = escaped(f"{doing}: {part}" if part else doing)
             count = f"{done}/{total}" if total else ""
             bar.update(task, description=description, completed=done, total=total or None, count=count)
 
@@ -170,7 +194,7 @@ def _say_stages() -> Show:
     def show(doing: str, done: int = 0, total: int = 0, *, part: str = "") -> None:
         nonlocal said
         if doing != said:
-            click.echo(doing, err=True)
+            tell(doing)
         said = doing
 
     return show

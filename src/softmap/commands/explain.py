@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import shlex
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,8 @@ from softmap.commands.common import (
     print_page,
     progress,
     read_file,
+    tell,
+    warned,
 )
 from softmap.commands.naming import is_recording, looks_like_a_name, meant_by, suggest
 from softmap.errors import ParameterError, TextError
@@ -117,12 +118,13 @@ def _tell(
 ) -> Story:
     show("loading the model")
     from softmap import models
-    from softmap.story import explain as tell
+    from softmap.story import explain as explain_
 
-    loaded = models.load(model, revision=revision, trust_remote_code=trust_remote_code)
+    with warned():
+        loaded = models.load(model, revision=revision, trust_remote_code=trust_remote_code)
     gc.freeze()  # what was imported and loaded stays to the end; Python would search it all for garbage as it exits: 1 s
     show("running the model")
-    return tell(text, loaded, **options, progress=lambda done, total: show("measuring heads", done, total))
+    return explain_(text, loaded, **options, progress=lambda done, total: show("measuring heads", done, total))
 
 
 def _tell_recording(
@@ -135,19 +137,21 @@ def _tell_recording(
     if names:
         raise click.UsageError(f"--recording brings a text and a model of its own; leave out {' and '.join(names)}.")
     show("opening the recording")
-    from softmap.story import explain as tell
+    from softmap.story import explain as explain_
 
-    return tell(open_recording(*place), **options, progress=lambda done, total: show("measuring heads", done, total))
+    return explain_(
+        open_recording(*place), **options, progress=lambda done, total: show("measuring heads", done, total)
+    )
 
 
 def _tell_example(given: dict[str, Any], options: dict[str, Any]) -> Story:
     names = [name for name, value in given.items() if value]
     if names:
         raise click.UsageError(f"--example brings a text and numbers of its own; leave out {' and '.join(names)}.")
-    from softmap.story import explain as tell
+    from softmap.story import explain as explain_
     from softmap.worked_example import example
 
-    return tell(example(), **options)
+    return explain_(example(), **options)
 
 
 def _read_text(text: str | None, file: Path | None) -> str:
@@ -169,12 +173,9 @@ def _write(told: Story, path: Path, kind: str) -> None:
     from softmap.render.files import save
 
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)  # said below, whatever filters make of warnings
+        with warned():
             save(told, path, kind)
     except OSError as error:
         place = "a file that can be written"
         raise ParameterError(f"--{kind} {path}", place, error.strerror or str(error), "Check the folder.") from error
-    for warning in caught:
-        click.echo(f"Warning: {warning.message}", err=True)
-    click.echo(f"wrote {path}", err=True)
+    tell(f"wrote {path}")

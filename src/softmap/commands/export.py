@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import functools
 import re
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from softmap.commands.common import BATCH, OUTPUT_FILE, PARTIAL, RECORDING, check_endings, open_recording, progress
+from softmap.commands.common import (
+    BATCH,
+    OUTPUT_FILE,
+    PARTIAL,
+    RECORDING,
+    check_endings,
+    open_recording,
+    progress,
+    tell,
+    warned,
+)
 from softmap.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -128,12 +137,9 @@ def _export(recording: Recording, file: Path, options: dict[str, Any], show: Sho
 def _write(option: str, file: Path, write: Callable[[], str]) -> None:
     """Write a file, and say so."""
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)  # said below, whatever filters make of warnings
+        with warned():
             said = write()
     except OSError as error:
         got = error.strerror or str(error)
         raise ParameterError(f"{option} {file}", "a file that can be written", got, "Check the folder.") from error
-    for warning in caught:
-        click.echo(f"Warning: {warning.message}", err=True)
-    click.echo(f"wrote {file}{said}", err=True)
+    tell(f"wrote {file}{said}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from softmap.commands.common import BATCH, JSON, PARTIAL, RECORDING, open_recording, print_page, progress
+from softmap.escaping import json_text
 
 if TYPE_CHECKING:
     from softmap.recorded import Recording
@@ -64,10 +64,10 @@ def top(
     recording = open_recording(path, partial, batch)
     where = int(row[1:]) if row[:1] == ":" and row[1:].isdecimal() else row
     found = recording.top(where, k, layer, head, words=words)
-    text = recording.layers[recording.find_layer(found[0].layer)].queries_of
+    text = recording.layers[recording._layers_of(where, layer)[0]].queries_of
     if as_json:
         told = {"row": row, "text": text, "top": [each._asdict() for each in found]}
-        click.echo(json.dumps(told, ensure_ascii=False, indent=2))
+        click.echo(json_text(told, indent=2))
     else:
         several = len({each.queries_of for each in recording.layers}) > 1
         shown = TopPage(

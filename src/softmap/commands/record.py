@@ -11,9 +11,10 @@ from typing import Any
 
 import click
 
-from softmap.commands.common import JSON, check_new, progress, read_file
+from softmap.commands.common import JSON, check_new, progress, read_file, tell, warned
 from softmap.commands.naming import looks_like_a_name
 from softmap.errors import TextError
+from softmap.escaping import json_text
 
 DTYPES = click.Choice(["float16", "bfloat16", "float32", "float64"])
 
@@ -81,7 +82,8 @@ def record(
 
         wanted = {"device": device, "dtype": model_dtype, "device_map": device_map}
         loading = {name: value for name, value in wanted.items() if value is not None}
-        loaded = models.load(model, revision=revision, trust_remote_code=trust_remote_code, **loading)
+        with warned():
+            loaded = models.load(model, revision=revision, trust_remote_code=trust_remote_code, **loading)
         gc.freeze()
         recording = run(
             given,
@@ -97,9 +99,9 @@ def record(
 
     listing = list_layers(recording)
     if as_json:
-        click.echo(json.dumps(json.loads(listing.json()) | {"path": str(output)}, ensure_ascii=False, indent=2))
+        click.echo(json_text(json.loads(listing.json()) | {"path": str(output)}, indent=2))
     else:
-        click.echo(f"wrote {output}: {listing.headline()}")
+        tell(f"wrote {output}: {listing.headline()}", err=False)
 
 
 def _read_text(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from softmap.commands.common import BATCH, PARTIAL, check_text, open_recording, progress, read_file
+from softmap.commands.common import BATCH, PARTIAL, check_text, open_recording, progress, read_file, tell, warned
 from softmap.commands.naming import LONGEST, looks_like_a_name, meant_by, suggest
 from softmap.errors import RecordingError, TextError
 
@@ -66,7 +66,7 @@ def view(
             click.echo("There is no browser to open it in.", err=True)
         # imports on the way: a Ctrl-C that falls into one can end Python by the signal, and falls on this thread alone
         said = aside.submit(lambda: _describe(recording, shown.start, (layer, head))).result()
-        click.echo(f"{said} Ctrl-C ends it.", err=True)
+        tell(f"{said} Ctrl-C ends it.")
         shown.wait()
     click.echo("\nended" if sys.stderr.isatty() else "ended", err=True)  # a terminal's line begins with ^C
 
@@ -107,13 +107,14 @@ def _record(what: str | None, file: Path | None, partial: bool, batch: int | Non
     from softmap.models.load import DEFAULT_MODEL
     from softmap.narrative import headline
 
-    click.echo(f'recording the text "{headline(text, LONGEST)}" with {model["model"] or DEFAULT_MODEL}', err=True)
+    tell(f'recording the text "{headline(text, LONGEST)}" with {model["model"] or DEFAULT_MODEL}')
     with progress() as show:
         show("loading the model")
         from softmap import models
         from softmap.models.record import record
 
-        loaded = models.load(model.pop("model"), **model)
+        with warned():
+            loaded = models.load(model.pop("model"), **model)
         return record(text, loaded, truncate=truncate, progress=lambda done, total: show("recording", done, total))
 
 

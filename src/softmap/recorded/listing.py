@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from softmap.console import as_plain
+from softmap.escaping import escaped, json_text
 from softmap.words import printable
 
 if TYPE_CHECKING:
-    from rich.console import ConsoleOptions, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
 
     from softmap.recorded.layer import OtherLayer, RecordedLayer
     from softmap.recorded.recording import Origin, Recording
@@ -89,44 +88,42 @@ class Listing:
         layers = sum(line.last - line.first + 1 for line in self.lines)
         tokens = ", ".join(f"{count:,}" for _, count in self.texts[:3]) + ", ..." * (len(self.texts) > 3)
         cut = f" ({sum(self.cut):,} more were cut off)" if any(self.cut) else ""
-        return f"{self.origin.model}, {layers} layers, {tokens} tokens{cut}, {_size(self.nbytes)}"
+        return f"{escaped(self.origin.model)}, {layers} layers, {tokens} tokens{cut}, {_size(self.nbytes)}"
 
     def json(self) -> str:
         """One JSON object, with the attributes' names."""
         data = asdict(self) | {"others": [other._asdict() for other in self.others]}
-        return json.dumps(data, ensure_ascii=False, indent=2)
+        return json_text(data, indent=2)
 
     def __str__(self) -> str:
-        file = io.StringIO()
-        Console(file=file, width=100, color_system=None, legacy_windows=False).print(self)
-        return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+        return as_plain(self, 100)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        yield Text(f"{self.origin.model}, {_size(self.nbytes)}\n", style="bold")
+        yield Text(f"{escaped(self.origin.model)}, {_size(self.nbytes)}\n", style="bold")
         yield Padding(self._about(), (0, 0, 1, 2))
         yield Padding(self._layers(), (0, 0, 0, 2))
         if self.others:
             named = ", ".join(f"{other.path} ({other.name}: {other.why})" for other in self.others[:4])
             more = f", and {len(self.others) - 4} more" if len(self.others) > 4 else ""
-            yield Padding(Text(f"\nNot in it: {named}{more}."), (0, 0, 0, 2))
+            yield Padding(Text(f"\nNot in it: {escaped(named)}{more}."), (0, 0, 0, 2))
         if self.partial:
-            yield Padding(Text(f"\nIncomplete: {self.partial}", style="red"), (0, 0, 0, 2))
+            yield Padding(Text(f"\nIncomplete: {escaped(self.partial)}", style="red"), (0, 0, 0, 2))
 
     def _about(self) -> Table:
         table = _table(show_header=False)
         origin = self.origin
         stored = "" if origin.stored == origin.dtype else f", kept as {origin.stored}"
-        table.add_row("model", f"{origin.architecture}, {origin.dtype}{stored}")
+        table.add_row("model", _text(f"{origin.architecture}, {origin.dtype}{stored}"))
         if origin.revision:
-            table.add_row("revision", origin.revision)
+            table.add_row("revision", _text(origin.revision))
         for (text, count), cut in zip(self.texts[:4], self.cut[:4], strict=True):
             more = f" ({cut:,} more were cut off)" if cut else ""
-            table.add_row("text", f"{count:,} tokens{more}: {text}" if text else f"{count:,} tokens or patches")
+            table.add_row("text", _text(f"{count:,} tokens{more}: {text}" if text else f"{count:,} tokens or patches"))
         if len(self.texts) > 4:
             table.add_row("", f"and {len(self.texts) - 4} more")
         if any(self.pictures):
             table.add_row("pictures", f"{sum(self.pictures):,}, kept small")
-        table.add_row("made with", ", ".join(f"{name} {number}" for name, number in origin.versions.items()))
+        table.add_row("made with", _text(", ".join(f"{name} {number}" for name, number in origin.versions.items())))
         return table
 
     def _layers(self) -> Table:
@@ -139,7 +136,7 @@ class Listing:
         for line in self.lines:
             number = str(line.first) if line.first == line.last else f"{line.first}-{line.last}"
             agrees = "not compared" if line.difference is None else f"{line.difference:.0e}"
-            mask = Text(", ".join([line.mask, *line.more]), style="dim")
+            mask = _text(", ".join([line.mask, *line.more]), "dim")
             shape = f"{line.queries:,} x {line.keys:,}"
             table.add_row(number, line.kind, str(line.heads), shape, mask, ", ".join(line.kept), agrees)
         return table
@@ -218,6 +215,11 @@ def _size(count: float) -> str:
             break
         count /= 1024
     return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+
+
+def _text(text: str, style: str = "") -> Text:
+    """What stands in a manifest, as it is shown: no markup, nothing hidden."""
+    return Text(escaped(text), style=style)
 
 
 def _table(*, show_header: bool) -> Table:

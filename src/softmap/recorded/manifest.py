@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from softmap.errors import RecordingError
 from softmap.recorded.arrayfile import AGAIN, opened
@@ -15,14 +16,24 @@ from softmap.recorded.entries import Entry
 NAME = "manifest.json"
 FORMAT = "softmap.recording"
 VERSION = 1
+LARGEST_BYTES = 1 << 27
+"""Of a manifest: 128 MiB hold the tokens of texts with some two million."""
+_FIRST = 256  # bytes that say what a file is
 _UNSIGNED = b"0" * 64
 _BEGINNING = re.compile(rb'\{"checksum": "([0-9a-f]{64})", "format": "softmap\.recording", "version": ')
 
 
 def text_of(content: dict[str, Any]) -> bytes:
-    """The manifest of this content, as it is written."""
+    """The manifest of this content, as it is written.
+
+    Raises:
+        RecordingError: it is larger than is read.
+    """
     named = {"checksum": _UNSIGNED.decode(), "format": FORMAT, "version": VERSION, **content}
     text = json.dumps(named, allow_nan=False).encode("ascii")
+    if len(text) > LARGEST_BYTES:
+        expected, hint = f"a manifest of at most {LARGEST_BYTES:,} bytes", "Record fewer sequences, or a shorter text."
+        raise RecordingError("recording", expected, f"{len(text):,}", hint)
     return text.replace(_UNSIGNED, hashlib.sha256(text).hexdigest().encode(), 1)
 
 
@@ -34,8 +45,10 @@ def read(folder: Path) -> Entry:
     """
     path = folder / NAME
     with opened(path) as file:
-        text = file.read()
-    beginning = _BEGINNING.match(text)
+        _check_size(path, file)
+        text = file.read(_FIRST)
+        beginning = _BEGINNING.match(text)
+        text += b"" if beginning is None else file.read(LARGEST_BYTES + 1 - len(text))
     if beginning is None:
         got = "another file, or one whose beginning is damaged"
         raise RecordingError(str(path), "the manifest of a recording", got, AGAIN)
@@ -51,6 +64,13 @@ def read(folder: Path) -> Entry:
     for name in ("checksum", "format"):
         del content[name]
     return Entry(content, "", str(path))
+
+
+def _check_size(path: Path, file: BinaryIO) -> None:
+    """Refuse a manifest that is larger than one can be, before any of it is read."""
+    size = os.fstat(file.fileno()).st_size
+    if size > LARGEST_BYTES:
+        raise RecordingError(str(path), f"a manifest of at most {LARGEST_BYTES:,} bytes", f"{size:,}", AGAIN)
 
 
 def _parsed(text: bytes, path: Path) -> dict[str, Any]:

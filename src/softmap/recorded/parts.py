@@ -85,7 +85,7 @@ def read_layer(entry: Entry, arrays: Arrays) -> RecordedLayer:
         mask=forms.read_mask(mask, queries, keys, arrays),
         scale=scale.number(),
         softcap=softcap.optional(_read_softcap),
-        sinks=arrays.find("sinks", FLOATS, heads),
+        sinks=_read_sinks(entry, heads, arrays),
         bias=bias.optional(lambda entry: forms.read_bias(entry, shape, arrays)),
         summary=summary.optional(lambda entry: _read_summary(entry, shape, arrays)),
         logsumexp=arrays.find("logsumexp", (torch.float64,), heads, queries),
@@ -199,6 +199,13 @@ def _read_largest(entry: Entry) -> tuple[float, float]:
     if min(q, k) < 0:
         raise entry.error("magnitudes of at least 0", f"{min(q, k)}")
     return q, k
+
+
+def _read_sinks(entry: Entry, heads: int, arrays: Arrays) -> Tensor | None:
+    sinks = arrays.find("sinks", FLOATS, heads)
+    if sinks is not None and not sinks.isfinite().all():
+        raise entry.error("sinks that are finite numbers, as AttentionMatrix takes them", "others")
+    return sinks
 
 
 def _read_qkv(entry: Entry, shape: Shape, arrays: Arrays) -> tuple[Tensor | None, Tensor | None, Tensor | None]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from softmap.errors import RecordingError
+from softmap.escaping import escaped
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -158,7 +159,7 @@ def _labels(numbers: Numbers, names: tuple[str, ...] | None) -> Any:
     pa = _pyarrow()
     if names is None:
         return pa.nulls(len(numbers), pa.dictionary(pa.int32(), pa.string()))
-    coded = pa.array(names, pa.string()).dictionary_encode()
+    coded = pa.array([escaped(name, "\n\t") for name in names], pa.string()).dictionary_encode()
     return pa.DictionaryArray.from_arrays(coded.indices.to_numpy()[numbers], coded.dictionary)
 
 

@@ -148,6 +148,12 @@ class Writer:
         self._closed = True
         return recording
 
+    def refused(self, error: OSError) -> RecordingError:
+        """That the place can't be written to, and what is left of the recording."""
+        kept = "What was written opens with partial=True." if self._layers else "Nothing is left of it."
+        hint = f"Make room, or choose another place. {kept}"
+        return RecordingError(str(self.path), "a place that can be written to", str(error), hint)
+
     def discard(self) -> None:
         """Remove what was written."""
         self._closed = True

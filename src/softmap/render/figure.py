@@ -280,7 +280,7 @@ def _draw_matrix(sheet: Sheet, matrix: _Matrix, layout: _Layout, left: float, to
     _frame(axes, matrix, layout)
     _label(axes, matrix, layout)
     bottom = top + height + 0.1
-    if not layout.numbers:
+    if not layout.numbers and matrix.grid.limits:
         bottom = _draw_scale(sheet, matrix.grid, shades, left + layout.stub, bottom)
     return sheet.write_lines(left, bottom + 0.12, matrix.caption, 6.5, layout.block)
 
@@ -289,8 +289,7 @@ def _shades(grid: Grid, layout: _Layout) -> Look:
     """The colours of a matrix. Without numbers the root of a weight is shown, or most of them would be too pale."""
     if grid.style == "weight":
         return {"cmap": BLUE, "norm": Normalize(0, 1) if layout.numbers else PowerNorm(0.5, 0, 1)}
-    finite = grid.values[np.isfinite(grid.values)]
-    return {"cmap": SLATE, "norm": Normalize(finite.min(), finite.max())}
+    return {"cmap": SLATE, "norm": Normalize(*(grid.limits or (0, 1)))}
 
 
 def _draw_scale(sheet: Sheet, grid: Grid, shades: Look, left: float, top: float) -> float:

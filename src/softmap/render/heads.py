@@ -10,11 +10,11 @@ import numpy as np
 from rich.cells import cell_len
 from rich.color import Color
 from rich.color_triplet import ColorTriplet
-from rich.console import Console
 from rich.padding import Padding
 from rich.style import Style
 from rich.text import Text
 
+from softmap.console import TextConsole, as_plain
 from softmap.render import colors
 from softmap.render.lines import break_lines
 from softmap.render.terminal import WIDEST
@@ -22,7 +22,7 @@ from softmap.roles import NAMED_BY
 from softmap.words import printable
 
 if TYPE_CHECKING:
-    from rich.console import ConsoleOptions, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
 
     from softmap.roles import Head, HeadTable, LayerHeads, Role
 
@@ -47,14 +47,12 @@ EDGE, SIGN, ROLE, COUNT = 2, 3, 15, 6
 
 def as_text(table: HeadTable, width: int = 80) -> str:
     """The table as plain text without colour."""
-    file = io.StringIO()
-    Console(file=file, width=width, color_system=None, legacy_windows=False).print(table)
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+    return as_plain(table, width)
 
 
 def as_html(table: HeadTable, width: int = WIDEST) -> str:
     """The table as a piece of HTML, coloured, everything in it escaped."""
-    console = Console(
+    console = TextConsole(
         file=io.StringIO(), width=width, record=True, color_system="truecolor", force_terminal=True, force_jupyter=False
     )
     console.print(table)

@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from softmap import __version__
+from softmap.escaping import escaped
 from softmap.language import say
 from softmap.narrative import headline, narrate
 from softmap.sections import Grid, Section, Strips, percent
@@ -84,11 +85,17 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
+        finalize=_shown,
     )
     environment.filters |= {"emphasize": _emphasize, "picture": _picture, "strip": _strip, "percent": percent}
     environment.tests |= {"strips": lambda picture: isinstance(picture, Strips), "wide": _is_wide, "tall": _is_tall}
     environment.globals |= {"top_keys": _top_keys, "enumerate": enumerate, "shown_readings": _shown_readings}
     return environment
+
+
+def _shown(value: object) -> object:
+    """What the template writes: texts without what does not show in them; markup is ours."""
+    return escaped(value, "\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _lines(story: Story) -> Lines | None:

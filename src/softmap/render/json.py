@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from softmap.escaping import json_text
 from softmap.narrative import narrate
 
 if TYPE_CHECKING:
@@ -21,8 +20,7 @@ STAGES = ("x", "q", "k", "v", "scores", "scaled", "weights", "output")
 
 def as_json(story: Story) -> str:
     """One JSON object. A number that JSON has no word for, the −∞ of a masked score, is null."""
-    text = json.dumps(as_data(story), ensure_ascii=False, allow_nan=False)
-    return re.sub(r"[\x7f-\x9f]", lambda control: f"\\u{ord(control[0]):04x}", text)  # a terminal would obey them
+    return json_text(as_data(story), allow_nan=False)
 
 
 def as_data(story: Story) -> dict[str, Any]:

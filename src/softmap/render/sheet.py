@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
+from softmap.escaping import escaped
 from softmap.render.fonts import quiet_fonts
 from softmap.render.lines import break_lines
 
@@ -45,11 +46,11 @@ class Sheet:
         """How wide a text is."""
         font = FontProperties(size=size, weight=weight)
         with quiet_fonts():
-            return float(self._ruler.get_text_width_height_descent(text, font, False)[0]) / 720  # type: ignore[no-untyped-call]
+            return float(self._ruler.get_text_width_height_descent(escaped(text), font, False)[0]) / 720  # type: ignore[no-untyped-call]
 
     def write(self, x: float, y: float, text: str, size: float, **look: Any) -> None:
         """Set a text on the baseline y."""
-        self.ground.text(x, y, text, size=size, **{"color": MUTED, **look})
+        self.ground.text(x, y, escaped(text), size=size, **{"color": MUTED, **look})
 
     def write_lines(self, x: float, y: float, text: str, size: float, width: float) -> float:
         """Set a text in lines of at most this width; returns the baseline after the last."""

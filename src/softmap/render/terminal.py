@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -12,11 +11,11 @@ import numpy as np
 from rich.cells import cell_len, set_cell_size
 from rich.color import Color
 from rich.color_triplet import ColorTriplet
-from rich.console import Console, ConsoleOptions
 from rich.padding import Padding
 from rich.style import Style
 from rich.text import Text
 
+from softmap.console import as_plain
 from softmap.language import say
 from softmap.narrative import headline, mark, narrate
 from softmap.render import colors
@@ -24,6 +23,8 @@ from softmap.render.lines import break_lines
 from softmap.sections import Grid, Section, Strips
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
+
     from softmap.story import Story
 
 WIDEST = 100
@@ -57,9 +58,7 @@ class Page:
 
 def as_text(story: Story, width: int = 80) -> str:
     """The story as plain text without colour."""
-    file = io.StringIO()
-    Console(file=file, width=width, color_system=None, legacy_windows=False).print(Page(story))
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+    return as_plain(Page(story), width)
 
 
 class _Setter:

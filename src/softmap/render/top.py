@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
 from rich.text import Text
 
+from softmap.console import as_plain
 from softmap.render import colors
 from softmap.sections import percent
 from softmap.words import printable
 
 if TYPE_CHECKING:
-    from rich.console import ConsoleOptions
+    from rich.console import Console, ConsoleOptions
 
     from softmap.recorded import Attended
 
@@ -43,11 +42,12 @@ class TopPage:
         self.heads = [list(group) for _, group in groupby(found, key=lambda each: (each.layer, each.head))]
 
     def __str__(self) -> str:
-        file = io.StringIO()
-        Console(file=file, width=100, color_system=None, legacy_windows=False).print(self)
-        return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+        return as_plain(self, 100)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        if not self.heads:
+            yield Text(f"{self.row} looks at nothing: it may see no key")
+            return
         if len(self.heads) == 1:
             yield from self._bars(self.heads[0])
             return

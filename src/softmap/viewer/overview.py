@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from softmap.escaping import escaped
 from softmap.mechanism import PAGE
 from softmap.shares import POSITIONAL, choose, tellable
 from softmap.viewer.headmap import edges, zoom_within
@@ -40,12 +41,12 @@ def describe(recording: Recording, texts: Texts) -> dict[str, Any]:
 
     read = {"tokens": recording.tokens, "target": recording.target}
     first = next((tokens.text for tokens in read.values() if tokens is not None), "")
-    title = printable(" ".join(first[: 4 * TITLE].split())) if first.strip() else recording.origin.model
+    title = printable(" ".join(first[: 4 * TITLE].split())) if first.strip() else escaped(recording.origin.model)
     return {
         "version": __version__,
-        "model": recording.origin.model,
-        "architecture": recording.origin.architecture,
-        "partial": recording.partial,
+        "model": escaped(recording.origin.model),
+        "architecture": escaped(recording.origin.architecture),
+        "partial": escaped(recording.partial),
         "title": title if len(title) <= TITLE else f"{title[: TITLE - 1]}…",
         "texts": {
             of: None
@@ -64,7 +65,7 @@ def _describe_layer(number: int, layer: RecordedLayer, texts: Texts) -> dict[str
     heads, queries, keys = layer.shape
     return {
         "number": number,
-        "path": layer.path,
+        "path": escaped(layer.path),
         "kind": layer.kind,
         "part": layer.part,
         "heads": heads,

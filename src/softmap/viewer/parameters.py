@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from softmap.errors import ParameterError, SoftmapError
+from softmap.escaping import escaped
 
 LONGEST = 200
 """Characters of a text that is looked for, at most."""
@@ -110,5 +111,5 @@ def shown(value: str) -> str:
 
 def as_json(error: SoftmapError) -> dict[str, Any]:
     """An error as an answer."""
-    parts = {name: getattr(error, name) for name in ("subject", "expected", "got", "hint")}
+    parts = {name: escaped(getattr(error, name)) for name in ("subject", "expected", "got", "hint")}
     return {"error": {"message": str(error), **parts}}

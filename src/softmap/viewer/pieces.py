@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
-import json
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from softmap.escaping import json_text
 
 Numbers = np.ndarray[Any, Any]
 Value = Any
@@ -85,7 +86,7 @@ class Pieces:
 def pack(name: str, value: Value) -> Piece:
     """A piece of numbers or of JSON."""
     if not isinstance(value, np.ndarray):
-        told = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        told = json_text(value, allow_nan=False, separators=(",", ":")).encode()
         return Piece(name, "json", (), _deflated(told))
     little = np.ascontiguousarray(value, value.dtype.newbyteorder("<"))
     planes = little.reshape(-1).view(np.uint8).reshape(-1, value.itemsize).T  # all first bytes, then all second ones

@@ -292,7 +292,7 @@ def _grouped(count: int) -> str:
 def _write_numbers(axes: Axes, weights: Float[Numbers, "rows columns"], shades: Any) -> None:
     """Each weight in its cell, dark or light as its ground needs."""
     for (i, j), weight in np.ndenumerate(weights):
-        if np.isnan(weight):
+        if not np.isfinite(weight):  # of a recording whose statistics are no weights, too
             continue
         red, green, blue, _ = shades["cmap"](shades["norm"](weight))
         dark = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5

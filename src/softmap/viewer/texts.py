@@ -9,6 +9,7 @@ import numpy as np
 
 from softmap import words as wording
 from softmap.errors import ParameterError
+from softmap.escaping import escaped
 from softmap.words import Unit, token_label
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 AROUND = 40
 """Characters of a text that are shown before and after a word."""
+SPACES = "\n\r\t"
+"""What stays between words as it is: the page sets it as white space."""
 
 
 class Side(Protocol):
@@ -102,7 +105,8 @@ class Text:
     def context(self, i: int, words: bool) -> list[str]:
         """The text before a unit, how the unit is shown, and the text after it."""
         (start, stop), text = self.places(words)[i], self.tokens.text
-        return [text[max(0, start - AROUND) : start], self.unit(i, words).label, text[stop : stop + AROUND]]
+        before, after = text[max(0, start - AROUND) : start], text[stop : stop + AROUND]
+        return [escaped(before, SPACES), self.unit(i, words).label, escaped(after, SPACES)]
 
     def places(self, words: bool) -> list[tuple[int, int]]:
         """Where in the text each unit's characters are, without white space; of one without any, where it would stand."""
@@ -136,7 +140,7 @@ class Text:
     def _gap(self, i: int, words: bool) -> str:
         """The text between the unit before and this one, white space kept."""
         places = self.places(words)
-        return self.tokens.text[places[i - 1][1] if i else 0 : places[i][0]]
+        return escaped(self.tokens.text[places[i - 1][1] if i else 0 : places[i][0]], SPACES)
 
     def _span(self, i: int, words: bool) -> tuple[int, int]:
         """The characters of a unit, without white space around them; none of a special token."""
