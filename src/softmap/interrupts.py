@@ -53,7 +53,8 @@ def run(command: Callable[[], object]) -> NoReturn:
             _listen()
         command()
     except KeyboardInterrupt:
-        pass
+        code = INTERRUPTED
+        _say("interrupted")
     except SystemExit as end:
         code = _code_of(end)
     except BaseException:
@@ -94,17 +95,21 @@ def _watch(near: socket.socket) -> None:
         select.select([near], [], [], PATIENCE)
     _first = _first or heard
     remove_unfinished()
-    with contextlib.suppress(OSError):
-        os.write(2, (SHOW_CURSOR if os.isatty(2) else b"") + b"interrupted\n")
+    _say("interrupted")
     os._exit(128 + _first)
+
+
+def _say(message: str) -> None:
+    """Write past sys.stderr, which another thread may hold; a terminal shows its cursor again, which a bar may have hidden."""
+    with contextlib.suppress(OSError):
+        os.write(2, (SHOW_CURSOR if os.isatty(2) else b"") + message.encode(errors="backslashreplace") + b"\n")
 
 
 def _code_of(end: SystemExit) -> int:
     """Return the exit code that Python would give; what is no number is a message."""
     if end.code is None or isinstance(end.code, int):
         return end.code or 0
-    with contextlib.suppress(OSError):
-        print(end.code, file=sys.stderr)
+    _say(str(end.code))
     return 1
 
 

@@ -137,7 +137,7 @@ def limit() -> int:
         return MOST
     with contextlib.suppress(OSError):
         files -= len(os.listdir("/dev/fd"))
-    return max(FEWEST, min(MOST, files // SHARE))
+    return min(MOST, max(FEWEST, files // SHARE))
 
 
 class SaidOnce:
