@@ -46,7 +46,7 @@ def unfinished(remove: Callable[[], object]) -> Iterator[None]:
 
 
 def remove_unfinished() -> None:
-    """Remove what is not finished yet: the process ends at once."""
-    for remove in list(_UNFINISHED.values()):
+    """Remove what is not finished yet, what was begun last first: the process ends at once."""
+    for remove in reversed(list(_UNFINISHED.values())):
         with contextlib.suppress(Exception):
             remove()

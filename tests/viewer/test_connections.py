@@ -234,14 +234,14 @@ def test_many_connections_while_the_command_starts_do_not_end_it_and_fill_nothin
                 except ConnectionRefusedError:
                     assert process.poll() is None
                     time.sleep(0.002)
-            query = process.stdout.readline().strip().partition("?")[2]
+            path = "/ask/about?" + process.stdout.readline().strip().partition("?")[2]
+            cookie = ""
             for _ in range(4):
                 connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SOON)
-                headers = {} if not sizes else {"cookie": cookie}  # noqa: F821
-                connection.request("GET", "/ask/about" if sizes else f"/ask/about?{query}", headers=headers)
+                connection.request("GET", path, headers={"cookie": cookie})
                 response = connection.getresponse()
                 assert response.status == 200
-                cookie = (response.headers["set-cookie"] or "").split(";")[0] or cookie
+                cookie, path = cookie or response.headers["set-cookie"].split(";")[0], "/ask/about"
                 connection.close()
                 sizes.append(len(os.listdir(f"/proc/{process.pid}/fd")))
                 idle += [socket.create_connection(("127.0.0.1", port), timeout=SOON) for _ in range(50)]
