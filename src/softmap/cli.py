@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from softmap import __version__
+from softmap import __version__, interrupts
 from softmap.commands.explain import explain
 from softmap.commands.export import export
 from softmap.commands.info import info
@@ -18,10 +18,23 @@ from softmap.escaping import escaped
 
 
 class Commands(click.Group):
-    """The commands, whose errors are one message without a traceback, and exit code 1."""
+    """The commands, whose errors are one message without a traceback, and exit code 1; 130 after Ctrl-C."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run one of them. Without arguments they are the command line's, and the process ends."""
+        return super().__call__(*args, **kwargs) if args or kwargs else interrupts.run(self.main)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run one of them."""
+        try:
+            return self._invoke(ctx)
+        except KeyboardInterrupt as error:
+            click.echo("interrupted", err=True)
+            raise click.exceptions.Exit(interrupts.INTERRUPTED) from error
+        except BrokenPipeError as error:
+            raise click.exceptions.Exit(interrupts.BROKEN_PIPE) from error
+
+    def _invoke(self, ctx: click.Context) -> Any:
         if ctx.params.get("debug"):
             return super().invoke(ctx)
         try:
@@ -34,6 +47,8 @@ class Commands(click.Group):
         except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:
+            if interrupts.came():  # it fell into something that made another error of it
+                raise KeyboardInterrupt from error
             got = escaped(f"{type(error).__name__}: {error}", "\n")
             raise click.ClickException(f"softmap failed: {got}. softmap --debug ... shows where.") from error
 

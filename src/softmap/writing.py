@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_UNFINISHED: dict[object, Callable[[], object]] = {}
 
 
 @contextmanager
@@ -22,9 +25,28 @@ def written(path: str | os.PathLike[str]) -> Iterator[Path]:
         return
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
-        yield draft
-        draft.replace(target)
+        with unfinished(lambda: draft.unlink(missing_ok=True)):
+            yield draft
+            draft.replace(target)
     except OSError as error:
         raise type(error)(error.errno, error.strerror, str(path)) from error  # not the draft's name
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def unfinished(remove: Callable[[], object]) -> Iterator[None]:
+    """Name what removes an unfinished file, for a process that ends before it is finished or removed."""
+    key = object()
+    _UNFINISHED[key] = remove
+    try:
+        yield
+    finally:
+        del _UNFINISHED[key]
+
+
+def remove_unfinished() -> None:
+    """Remove what is not finished yet, what was begun last first: the process ends at once."""
+    for remove in reversed(list(_UNFINISHED.values())):
+        with contextlib.suppress(Exception):
+            remove()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import http.client
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 from recorded.builders import make_recording
+
+COOKIES = WeakKeyDictionary()
 
 
 def make_view(**options):
@@ -16,11 +19,17 @@ def make_view(**options):
 
 
 def token_of(view):
+    """The token of a new link."""
     return urlsplit(view.url).query.removeprefix("token=")
 
 
 def cookie_of(view):
-    return f"softmap-{view.port}={token_of(view)}"
+    """The cookie of a browser that has opened a link, always the same one."""
+    if view not in COOKIES:
+        status, headers, _ = send(view, f"/?token={token_of(view)}")
+        assert status == 303
+        COOKIES[view] = headers["set-cookie"].split("; ")[0]
+    return COOKIES[view]
 
 
 def send(view, path, method="GET", **headers):

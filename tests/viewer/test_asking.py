@@ -75,6 +75,93 @@ def test_what_was_asked_last_is_answered_first(worker, slow):
     assert [future.result()["name"] for future in futures] == ["first", "a", "b", "c"]
 
 
+def test_what_waits_for_long_takes_turns_with_what_is_asked_meanwhile(worker, slow, monkeypatch):
+    monkeypatch.setattr(asking, "LONG", 0.05)
+    futures = [begin(worker, slow), *(worker.submit(name, {}) for name in ("old", "older than new"))]
+    time.sleep(0.1)
+    futures += [worker.submit(f"new {i}", {}) for i in range(4)]
+    slow.go.set()
+    wait(futures, SOON)
+    assert slow.asked == ["first", "old", "new 3", "older than new", "new 2", "new 1", "new 0"]
+
+
+def test_no_question_starves_under_a_flood_of_younger_ones(worker, slow, monkeypatch):
+    monkeypatch.setattr(asking, "LONG", 0.05)
+    slow.go.set()
+    count, ask = 0, slow.ask
+
+    def flood(name, params, cancelled):  # whenever one is answered, two come
+        nonlocal count
+        for _ in range(2):
+            count += 1
+            if len(worker._soon._jobs) < 100:
+                worker.submit(f"new {count}", {})
+        time.sleep(0.001)
+        return ask(name, params, cancelled)
+
+    slow.ask = flood
+    waiting = [worker.submit(f"old {i}", {}) for i in range(10)]
+    done, left = wait(waiting, SOON)
+    slow.ask = ask
+    assert len(done) == 10, left
+    assert count > 20
+
+
+def test_what_takes_long_has_its_turns_under_a_flood(monkeypatch):
+    monkeypatch.setattr(asking, "LONG", 0.3)
+    steps = []
+
+    class Flooded:
+        def ask(self, name, params, cancelled):
+            if name == "tile":
+                worker.submit("tile", {"n": str(len(steps)), "again": str(time.monotonic())})
+                time.sleep(0.005)
+                return {}
+            while len(steps) < 20:
+                time.sleep(0.01)
+                assert not cancelled()
+                steps.append(time.monotonic())
+            return {}
+
+        def takes_long(self, name, params):
+            return name == "roles"
+
+        def prepare(self, cancelled):
+            return False
+
+    worker = Worker(Flooded())
+    worker.submit("tile", {})
+    assert worker.submit("roles", {}).result(4 * SOON) == {}
+    took = steps[-1] - steps[0]
+    worker.close()
+    assert took > 0.5  # it rests for the others all the same: 0.2 s without them
+
+
+def test_asker_who_joins_what_is_just_being_given_up_gets_an_answer(worker, slow):
+    given_up = threading.Event()
+
+    class Late(list):  # between the look for who waits for the same, and joining them, the only one leaves
+        def append(self, future):
+            first.cancel()
+            assert given_up.wait(SOON)
+            super().append(future)
+
+    def ask(name, params, cancelled):
+        slow.begun.release()
+        while not cancelled():
+            time.sleep(0.001)
+            if slow.go.is_set():
+                return {"name": name}
+        slow.go.set()
+        given_up.set()
+        raise CancelledError
+
+    slow.ask = ask
+    first = begin(worker, slow, "a")
+    worker._soon._running.waiting = Late(worker._soon._running.waiting)
+    assert worker.submit("a", {}).result(SOON) == {"name": "a"}
+
+
 def test_who_asks_the_same_shares_one_computation(worker, slow):
     futures = [begin(worker, slow, "a"), *(worker.submit("a", {}) for _ in range(3))]
     futures += [worker.submit("b", {"x": "1", "y": "2"}), worker.submit("b", {"y": "2", "x": "1"})]

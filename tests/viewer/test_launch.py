@@ -5,17 +5,23 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import webbrowser
+from pathlib import Path
+from unittest.mock import Mock
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from recorded.builders import make_recording
-from serving import get, make_view, send, token_of
+from serving import cookie_of, get, make_view, send, token_of
 
 from softmap.errors import ParameterError, RecordingError, SoftmapError
 from softmap.viewer import view as view_of
@@ -24,8 +30,9 @@ from softmap.viewer.launch import View
 
 def test_view_is_served_until_it_is_closed():
     with make_view() as shown:
-        assert shown.url == f"http://127.0.0.1:{shown.port}/?token={token_of(shown)}"
-        assert repr(shown) == f"View({shown.url!r})"
+        assert re.fullmatch(rf"http://127\.0\.0\.1:{shown.port}/\?token=[\w-]{{43}}", shown.url)
+        assert shown.url != shown.url
+        assert repr(shown) == f"View(port={shown.port})"
         assert get(shown, "/ask/about")[0] == 200
     assert repr(shown) == "View(closed)"
     with pytest.raises(ConnectionRefusedError):
@@ -116,8 +123,9 @@ def test_nothing_is_left_of_a_view_that_was_closed():
 def test_closing_does_not_wait_for_who_does_not_read():
     with make_view(queries=300) as shown:
         connection = socket.create_connection(("127.0.0.1", shown.port))
-        question = f"/ask/tile?layer=0&head=0&zoom=0&row=0&column=0&token={token_of(shown)}"
-        connection.sendall(f"GET {question} HTTP/1.1\r\nHost: 127.0.0.1:{shown.port}\r\n\r\n".encode() * 50)
+        question = "/ask/tile?layer=0&head=0&zoom=0&row=0&column=0"
+        lines = f"GET {question} HTTP/1.1", f"Host: 127.0.0.1:{shown.port}", f"Cookie: {cookie_of(shown)}"
+        connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode() * 50)
         time.sleep(0.3)
         start = time.perf_counter()
         shown.close()
@@ -139,14 +147,56 @@ def test_ctrl_c_while_one_waits_leaves_a_view_that_can_be_closed():
     assert threading.active_count() == before
 
 
-def test_browser_is_opened_on_the_address(monkeypatch):
-    opened = []
-    monkeypatch.setattr(webbrowser, "open", lambda url: opened.append(url) or True)
-    with make_recording().view() as shown:
-        assert opened == [shown.url]
-        assert isinstance(shown, View)
-    with view_of(make_recording(), layer=1, head=2) as shown:
-        assert opened[1:] == [shown.url]
+@pytest.fixture
+def opened(monkeypatch):
+    """What browsers are started on."""
+    addresses = []
+    monkeypatch.setattr(webbrowser, "open", lambda url: addresses.append(url) or True)
+    return addresses
+
+
+def test_browser_is_opened_on_a_file_that_goes_on_to_the_address(opened):
+    for view in (lambda: make_recording().view(), lambda: view_of(make_recording(), layer=1, head=2)):
+        with view() as shown:
+            assert isinstance(shown, View)
+            file = Path(unquote(urlsplit(opened[-1]).path))
+            (link,) = set(re.findall(r'http:[^"]*', file.read_text(encoding="utf-8")))
+            assert send(shown, f"/?{urlsplit(link).query}")[0] == 303
+            assert send(shown, f"/?token={token_of(shown)}")[0] == 303  # its link was another
+        assert not file.exists()
+        assert not file.parent.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="reads a file's mode")
+def test_file_that_opens_a_browser_is_its_users_own_and_its_name_says_nothing(opened):
+    with make_view() as shown:
+        assert shown.open()
+        assert opened[0].startswith("file://")
+        assert "token" not in opened[0]
+        file = Path(unquote(urlsplit(opened[0]).path))
+        assert [stat.S_IMODE(each.stat().st_mode) for each in (file, file.parent)] == [0o600, 0o700]
+
+
+def test_no_browser_and_no_place_for_the_file_are_no_error(monkeypatch, tmp_path):
+    with make_view() as shown:
+        monkeypatch.setattr(webbrowser, "open", lambda url: False)
+        assert shown.open() is False
+        monkeypatch.setattr(tempfile, "mkdtemp", Mock(side_effect=OSError(28, "No space left on device")))
+        assert shown.open() is False
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_child_of_a_process_that_shows_a_map_ends_and_leaves_it_open(opened):
+    with make_view() as shown:
+        shown.open()
+        child = os.fork()
+        if child == 0:
+            shown.close()
+            shown._end()
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert get(shown, "/ask/about")[0] == 200
+        assert Path(unquote(urlsplit(opened[0]).path)).exists()
 
 
 def test_view_ends_with_python():
@@ -157,5 +207,5 @@ def test_view_ends_with_python():
         "print(View(make_recording()))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
-    assert done.stdout.startswith("View('http://127.0.0.1:")
+    assert done.stdout.startswith("View(port=")
     assert done.stderr == ""

@@ -16,7 +16,7 @@ from recorded.builders import make_recording
 from serving import cookie_of, get, make_view, send, token_of
 
 from softmap.errors import ParameterError, RecordingError
-from softmap.viewer import server, shipped
+from softmap.viewer import keys, server, shipped
 
 TILE = "/ask/tile?layer=0&head=1&zoom=0&row=0&column=0&how=max&sinks=shown&words=0"
 CROSS = {"sec_fetch_site": "cross-site", "sec_fetch_dest": "document"}
@@ -31,11 +31,60 @@ def view():
 # Who gets in
 
 
+def test_link_lets_in_one_browser_and_says_how_another_gets_in(view):
+    token = token_of(view)
+    status, headers, _ = send(view, f"/?token={token}")
+    assert status == 303
+    cookie = headers["set-cookie"].split("; ")[0]
+    for path in (f"/?token={token}", f"/ask/about?token={token}"):
+        status, headers, body = send(view, path)
+        assert (status, headers["set-cookie"]) == (403, None)
+        assert b"expected one that opens for the first time, got one that was opened. Enter" in body
+        assert token.encode() not in body
+    status, headers, _ = send(view, f"/?token={token}", cookie=cookie)  # its own browser opens it again
+    assert (status, headers["location"], headers["set-cookie"]) == (303, "/", None)
+    assert send(view, f"/?token={token_of(view)}")[0] == 303
+
+
+def test_link_is_not_used_up_by_who_gets_nothing_for_it(view):
+    token = token_of(view)
+    assert send(view, f"/?token={token}", "HEAD")[1]["set-cookie"] is None
+    assert send(view, f"/?token={token}", "POST")[0] == 405
+    assert send(view, f"/?token={token}", host="evil.example")[0] == 421
+    assert send(view, f"/ask/about?token={token}", **CROSS)[0] == 403
+    assert send(view, f"/?token={token}")[0] == 303
+
+
+def test_cookie_is_no_link_and_no_cookie_of_another_map(view):
+    value = cookie_of(view).split("=")[1]
+    assert send(view, f"/?token={value}")[0] == 403
+    with make_view() as other:
+        assert send(other, "/", cookie=f"softmap-{other.port}={value}")[0] == 403
+        assert send(other, "/", cookie=f"softmap-{view.port}={value}; {cookie_of(other)}")[0] == 200
+
+
+def test_each_browser_has_a_cookie_of_its_own(view):
+    cookies = {send(view, f"/?token={token_of(view)}")[1]["set-cookie"].split(";")[0] for _ in range(3)}
+    assert len(cookies) == 3
+    assert {send(view, "/", cookie=cookie)[0] for cookie in cookies} == {200}
+
+
+def test_neither_links_nor_cookies_are_kept_without_end(monkeypatch):
+    monkeypatch.setattr(keys, "LINKS", 3)
+    made = keys.Keys()
+    links = [made.make_link() for _ in range(5)]
+    assert [made.look(link).value for link in links] == ["unknown"] * 2 + ["fresh"] * 3
+    cookies = [made.use(links[-1]) for _ in range(5)]
+    assert [made.look(link).value for link in links[2:]] == ["fresh"] * 2 + ["used"]
+    assert [made.knows(cookie) for cookie in cookies] == [False] * 2 + [True] * 3
+    assert not any(secret in str(vars(made)) for secret in links + cookies)
+
+
 def test_first_visit_leaves_a_cookie_and_goes_on_without_the_token(view):
     status, headers, _ = send(view, f"/?token={token_of(view)}")
     assert (status, headers["location"]) == (303, "/")
     cookie, *attributes = headers["set-cookie"].split("; ")
-    assert cookie == cookie_of(view)
+    assert re.fullmatch(rf"softmap-{view.port}=[\w-]{{43}}", cookie)
     assert {each.lower() for each in attributes} == {"httponly", "path=/", "samesite=strict"}
     status, headers, body = send(view, "/", cookie=cookie)
     assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
@@ -59,10 +108,11 @@ def test_wrong_token_is_refused_even_with_the_cookie(view, token):
     assert get(view, f"/?token={token}")[0] == 403
 
 
-def test_token_in_a_question_lets_a_script_in(view):
-    status, _, body = send(view, f"/ask/about?token={token_of(view)}")
+def test_token_in_a_question_lets_a_script_in_which_goes_on_with_its_cookie(view):
+    status, headers, body = send(view, f"/ask/about?token={token_of(view)}")
     assert status == 200
     assert json.loads(body)["tile"] == 256
+    assert send(view, "/ask/about", cookie=headers["set-cookie"].split(";")[0])[0] == 200
 
 
 def test_two_views_have_different_tokens(view):
@@ -114,7 +164,7 @@ def test_link_from_elsewhere_with_the_token_goes_on_from_within(view):
     # after a redirect it would still be the other page's, and come without the cookie
     status, headers, body = send(view, f"/?token={token_of(view)}", **CROSS)
     assert status == 200
-    assert headers["set-cookie"].startswith(cookie_of(view))
+    assert headers["set-cookie"].startswith(f"softmap-{view.port}=")
     assert b'content="0;url=/"' in body
     assert send(view, "/?token=x", **CROSS)[0] == 403
     assert send(view, f"/ask/about?token={token_of(view)}", **CROSS)[0] == 403

@@ -131,6 +131,23 @@ class TestWhatIsHeld:
         assert made == ["a", "b", "c", "a", "b"]
         assert kept.latest() == ["b", "a"]
 
+    def test_one_that_was_just_used_outlives_one_that_was_made_later(self):
+        kept, made = Kept[str](10), []
+        for key in "abaca":
+            kept.get(key, lambda key=key: made.append(key) or key, lambda value: 4)
+        assert made == ["a", "b", "c"]
+        assert kept.latest() == ["a", "c"]
+
+    def test_map_counts_as_used_by_a_tile_that_is_kept(self, decoder, monkeypatch):
+        size = make_tiles(decoder).map(Which(0, 0)).nbytes
+        monkeypatch.setattr("softmap.viewer.tiles.MAPS", 2 * size)
+        tiles = make_tiles(decoder)
+        maps = {}
+        for head in (0, 1, 0, 2):
+            tiles.tile(Which(0, head), 0, 0, 0)
+            maps.setdefault(head, tiles.map(Which(0, head)) if head not in maps else None)
+        assert tiles.map(Which(0, 0)) is maps[0]
+
     def test_one_that_is_too_large_is_held_alone(self):
         kept = Kept[str](10)
         for key, size in (("a", 4), ("b", 99), ("c", 4)):

@@ -46,6 +46,7 @@ class Started:
         self.process.stdin.close()
         self.process.stdin = None
         self.url = self.process.stdout.readline().decode().strip()
+        self._cookie = None
 
     def said(self):
         """What stands on stderr, to the line that says what is shown."""
@@ -60,7 +61,12 @@ class Started:
         place = urlsplit(self.url)
         connection = http.client.HTTPConnection("127.0.0.1", place.port, timeout=20)
         try:
-            connection.request("GET", f"/ask/{name}?{place.query}&{urlencode(params)}")
+            if self._cookie is None:
+                connection.request("GET", f"/?{place.query}")
+                entered = connection.getresponse()
+                self._cookie = entered.headers["set-cookie"].split(";")[0]
+                assert entered.read() == b""
+            connection.request("GET", f"/ask/{name}?{urlencode(params)}", headers={"cookie": self._cookie})
             response = connection.getresponse()
             assert response.status == 200
             return json.loads(response.read())
@@ -93,14 +99,14 @@ def test_recording_is_shown_at_the_printed_address_until_ctrl_c(folder):
         assert (about["start"]["layer"], about["start"]["head"]) == (1, 2)
         assert shown.said() == ["a/model, 9 tokens, 2 layers of 4 heads; layer 1, head 2. Ctrl-C ends it."]
         code, out, err, seconds = shown.interrupt()
-        assert (code, out, err) == (0, b"", b"ended\n")
+        assert (code, out, err) == (130, b"", b"ended\n")
         assert seconds < 1
 
 
 def test_ctrl_c_ends_it_as_soon_as_the_address_is_there(folder):
     with Started(folder) as shown:
         code, out, err, _ = shown.interrupt()
-        assert (code, out, err.splitlines()[-1]) == (0, b"", b"ended")
+        assert (code, out, err.splitlines()[-1]) == (130, b"", b"ended")
 
 
 @pytest.mark.parametrize("asked", [{}, {"layer": 1}, {"head": 2}])

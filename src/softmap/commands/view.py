@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import shlex
@@ -12,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from softmap import interrupts
 from softmap.commands.common import BATCH, PARTIAL, check_text, open_recording, progress, read_file, tell, warned
+from softmap.commands.more import print_more
 from softmap.commands.naming import LONGEST, looks_like_a_name, meant_by, suggest
 from softmap.errors import RecordingError, TextError
 
@@ -47,28 +48,29 @@ def view(
     """Show the attention of a RECORDING in a browser: whole matrices as a map, and every number in them.
 
     A TEXT is recorded first, in memory. The page is served to this machine alone, at the address that is printed, until
-    Ctrl-C ends it.
+    Ctrl-C ends it. The address opens in one browser; Enter prints another.
     """
     recording = (
         _open(what, partial, batch, model) if _is_recording(what, file) else _record(what, file, partial, batch, model)
     )
     import logging
-    from concurrent.futures import ThreadPoolExecutor
 
     from softmap.viewer.launch import View
 
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what it warns of are others' requests
     shown = View(recording, port=port, layer=layer, head=head)
     gc.freeze()  # as `explain` does
-    with ThreadPoolExecutor(1) as aside, shown, contextlib.suppress(KeyboardInterrupt):
-        click.echo(shown.url)
-        if not no_browser and not shown.open():
-            click.echo("There is no browser to open it in.", err=True)
-        # imports on the way: a Ctrl-C that falls into one can end Python by the signal, and falls on this thread alone
-        said = aside.submit(lambda: _describe(recording, shown.start, (layer, head))).result()
-        tell(f"{said} Ctrl-C ends it.")
-        shown.wait()
-    click.echo("\nended" if sys.stderr.isatty() else "ended", err=True)  # a terminal's line begins with ^C
+    try:
+        with shown:
+            click.echo(shown.url)
+            if not no_browser and not shown.open():
+                click.echo("There is no browser to open it in.", err=True)
+            more = "Enter prints an address for another browser, " if print_more(shown) else ""
+            tell(f"{_describe(recording, shown.start, (layer, head))} {more}Ctrl-C ends it.")
+            shown.wait()
+    except KeyboardInterrupt as error:
+        click.echo("\nended" if sys.stderr.isatty() else "ended", err=True)  # a terminal's line begins with ^C
+        raise click.exceptions.Exit(interrupts.INTERRUPTED) from error
 
 
 def _is_recording(what: str | None, file: Path | None) -> bool:

@@ -15,6 +15,7 @@ from softmap.models.keeping import Keeping
 from softmap.models.options import inputs_of, read_chunk, read_inputs, read_keeping, read_model
 from softmap.models.session import Session
 from softmap.models.settings import quiet_transformers
+from softmap.writing import unfinished
 
 if TYPE_CHECKING:
     from torch import nn
@@ -212,7 +213,7 @@ def _writing(out: Any, origin: Origin) -> Iterator[Writer]:
 
     if not isinstance(out, str | os.PathLike):
         raise ParameterError("out", "the name of a folder", repr(out), 'As in out="run.softmap".')
-    with Writer(out, origin) as writer:
+    with Writer(out, origin) as writer, unfinished(lambda: writer.is_empty and writer.discard()):
         try:
             yield writer
         except BaseException:

@@ -18,6 +18,7 @@ from softmap.recorded import arrayfile, manifest, parts
 from softmap.recorded.entries import Entry
 from softmap.recorded.pictures import write_picture
 from softmap.recorded.reader import NAME_OF_PICTURES, PICTURES, assemble, name_of, read_layers, read_pictures
+from softmap.writing import unfinished
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -64,7 +65,8 @@ class Writer:
         try:
             self._write_manifest({"complete": False, "origin": known, "sequences": [], "others": [], "layers": []})
             _sync(self.path.parent)
-        except OSError:
+        except BaseException:
+            (self.path / manifest.NAME).unlink(missing_ok=True)
             self.path.rmdir()
             raise
 
@@ -215,10 +217,11 @@ def save(recording: Recording, path: str | os.PathLike[str]) -> None:
         raise RecordingError("recording", "sequences with the same layers", f"{sorted(counts)} layers", hint)
     writer = Writer(path, recording.origin)
     try:
-        for layers in zip(*(sequence.layers for sequence in recording.sequences), strict=True):
-            writer.add(layers)
-        if not recording.partial:
-            writer.finish(recording.origin, recording.sequences, recording.others)
+        with unfinished(writer.discard):
+            for layers in zip(*(sequence.layers for sequence in recording.sequences), strict=True):
+                writer.add(layers)
+            if not recording.partial:
+                writer.finish(recording.origin, recording.sequences, recording.others)
     except BaseException:
         with contextlib.suppress(OSError):  # which would hide why it failed
             writer.discard()
@@ -229,11 +232,12 @@ def _write(path: Path, write: Callable[[BinaryIO], T]) -> T:
     """Write a file, which gets its name when it is complete and on the disk."""
     draft = path.with_name(f".{path.name}")
     try:
-        with draft.open("wb") as file:
-            result = write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        with unfinished(lambda: draft.unlink(missing_ok=True)):
+            with draft.open("wb") as file:
+                result = write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
         _sync(path.parent)
     except OSError as error:
         raise type(error)(error.errno, error.strerror, str(path)) from error  # not the draft's name

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,6 +23,7 @@ import numpy as np
 from softmap.errors import ParameterError, RecordingError, SizeError
 from softmap.language import LANGUAGES
 from softmap.mechanism import PAGE
+from softmap.once import once
 from softmap.viewer import overview, pictures
 from softmap.viewer.headmap import TILE
 from softmap.viewer.parameters import Parameters, shown
@@ -127,7 +127,7 @@ class Answers:
             return rescaled or any(layer.logsumexp is None for layer in layers)
         return name == "roles" or (name == "steps" and tokens is not None and len(tokens) > PAGE)
 
-    @cached_property
+    @once
     def _has_thumbs(self) -> bool:
         return all(overview.has_thumbs(layer) for layer in self._recording.layers)
 
@@ -145,7 +145,7 @@ class Answers:
     def _about(self, _: Parameters, __: Cancelled) -> Answer:
         return self._description
 
-    @cached_property
+    @once
     def _description(self) -> dict[str, Any]:
         start = overview.start_of(self._recording, self._texts, *self._first)
         limits = {"tile": TILE, "words_limit": WORDS_LIMIT, "page": PAGE}

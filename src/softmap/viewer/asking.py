@@ -1,8 +1,10 @@
 """Questions that wait for an answer: one thread computes them, another those that take long.
 
-What was asked last is answered first, for that is what the reader looks at now. Who asks the same at the same time shares
-one computation, and who has gone is not computed for. What takes long rests while the first thread computes, so that a
-tile has the processor to itself. While nobody asks, the first thread prepares what may come next.
+What was asked last is answered first, for that is what the reader looks at now; but once a question has waited for a while,
+every other answer is that of the one which waits longest. Who asks the same at the same time shares one computation, and
+who has gone is not computed for. What takes long rests while the first thread computes, so that a tile has the processor
+to itself, but after a second of rest it has a tenth of one whatever is asked. While nobody asks, the first thread prepares what may come
+next.
 """
 
 from __future__ import annotations
@@ -24,6 +26,10 @@ WAITING = 256
 """Questions that wait in a line, at most."""
 QUIET = 0.1
 """Seconds without a question after which something is prepared: between two of a page there are fewer."""
+LONG = 1.0
+"""Seconds that a question waits for others, at most: from then on it takes turns with them."""
+TURN = 0.1
+"""Seconds that what takes long goes on once it has waited for so long."""
 PAUSE = 0.005
 """Seconds after which what takes long looks again whether it may go on."""
 
@@ -67,14 +73,24 @@ class Worker:
         """
         key, ask = (name, *sorted(params.items())), partial(self._answers.ask, name, dict(params))
         if self._answers.takes_long(name, params):
-            return self._later.submit(key, lambda cancelled: ask(partial(self._rest, cancelled)))
+            return self._later.submit(key, lambda cancelled: ask(self._resting(cancelled)))
         return self._soon.submit(key, ask)
 
-    def _rest(self, cancelled: Callable[[], bool]) -> bool:
-        """Wait while something is asked that does not take long; then whether nobody waits for this any more."""
-        while self._soon.is_answering and not cancelled():
-            time.sleep(PAUSE)
-        return cancelled()
+    def _resting(self, cancelled: Callable[[], bool]) -> Callable[[], bool]:
+        """What says whether nobody waits any more, and before that waits while something is asked that does not take long."""
+        own = 0.0  # until when it does not rest
+
+        def rest() -> bool:
+            nonlocal own
+            now = time.monotonic()
+            while now >= own and self._soon.is_answering and not cancelled():
+                time.sleep(PAUSE)
+                if time.monotonic() - now > LONG:
+                    own = time.monotonic() + TURN
+                    break
+            return cancelled()
+
+        return rest
 
     def close(self) -> None:
         """Answer nothing more: what waits is cancelled, and what is being computed ends at its next strip."""
@@ -86,7 +102,7 @@ class _Job:
     """Something to compute, and who waits for it."""
 
     def __init__(self, key: Any, compute: Callable[[Callable[[], bool]], Answer]) -> None:
-        self.key, self.compute = key, compute
+        self.key, self.compute, self.since = key, compute, time.monotonic()
         self.waiting: list[Future[Answer]] = []
 
     def cancelled(self) -> bool:
@@ -110,12 +126,13 @@ class _Job:
 
 
 class _Line:
-    """Jobs that wait for one thread; what came last is done first."""
+    """Jobs that wait for one thread; what came last is done first, in turn with what waits for long."""
 
     def __init__(self, name: str, prepare: Callable[[Callable[[], bool]], bool]) -> None:
         self._prepare = prepare
         self._jobs: list[_Job] = []
         self._running: _Job | None = None
+        self._was_old = False  # whether the job before was one that had waited for long
         self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -193,12 +210,15 @@ class _Line:
         with self._changed:
             if not self._jobs and not self._closed:
                 self._changed.wait(patience)
-            while self._jobs:
-                job = self._jobs.pop()
-                if not job.cancelled():
-                    self._running = job
-                    return job
-        return None
+            self._jobs = [job for job in self._jobs if not job.cancelled()]
+            self._running = self._jobs.pop(self._turn()) if self._jobs else None
+            return self._running
+
+    def _turn(self) -> int:
+        """The place of the job whose turn it is: the last, or the one that waits longest."""
+        oldest = min(range(len(self._jobs)), key=lambda place: self._jobs[place].since)
+        self._was_old = not self._was_old and time.monotonic() - self._jobs[oldest].since > LONG
+        return oldest if self._was_old else -1
 
     def _prepare_some(self) -> bool:
         """Prepare until somebody asks; whether there may be more of it."""

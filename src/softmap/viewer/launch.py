@@ -7,10 +7,10 @@ import atexit
 import contextlib
 import logging
 import os
-import secrets
 import socket
 import threading
 import webbrowser
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -18,6 +18,9 @@ import uvicorn
 from softmap.errors import ParameterError, SoftmapError
 from softmap.viewer.answers import Answers
 from softmap.viewer.asking import Worker
+from softmap.viewer.connections import AT_ONCE, QUEUE, Connection, SaidOnce, limit
+from softmap.viewer.keys import Keys
+from softmap.viewer.redirect import redirect_to
 from softmap.viewer.server import application
 
 if TYPE_CHECKING:
@@ -44,7 +47,6 @@ class View:
     ...     view.wait()
 
     Attributes:
-        url: the address of the page. It has a token in it, without which nobody gets in.
         port: where it listens, on 127.0.0.1.
     """
 
@@ -65,12 +67,13 @@ class View:
             SoftmapError: a server that does not start.
         """
         answers = Answers(recording, layer=layer, head=head)
-        token, listener = secrets.token_urlsafe(32), _listen(port)
+        listener = _listen(port)
         self.port: int = listener.getsockname()[1]
-        self.url = f"http://{HOST}:{self.port}/?token={token}"
+        self._keys, self._pid = Keys(), os.getpid()
+        self._redirects = contextlib.ExitStack()
         self._worker = Worker(answers)
         try:
-            self._server = _Server(application(self._worker, token, self.port))
+            self._server = _Server(application(self._worker, self._keys, self.port))
         except BaseException:
             listener.close()
             self._worker.close()
@@ -86,6 +89,11 @@ class View:
             raise SoftmapError("the map's server", expected, "none", hint)
 
     @property
+    def url(self) -> str:
+        """A new address of the page. It has a token in it, without which nobody gets in, and which lets in one browser."""
+        return f"http://{HOST}:{self.port}/?token={self._keys.make_link()}"
+
+    @property
     def start(self) -> tuple[int, int]:
         """The layer that the page opens with, by its number in the model, and the head."""
         about: Any = self._worker.submit("about", {}).result()
@@ -94,6 +102,9 @@ class View:
     def close(self) -> None:
         """End it. Pages that are open stay as they are, and get no more answers."""
         self._server.should_exit = True
+        if os.getpid() != self._pid:  # a fork, in which nothing of it runs
+            return
+        self._redirects.close()
         if self._ended.wait(ENDING):
             self._thread.join()
             atexit.unregister(self._end)
@@ -104,9 +115,13 @@ class View:
             pass
 
     def open(self) -> bool:
-        """Open the page in a browser; whether there was one."""
-        with contextlib.suppress(webbrowser.Error):
-            return webbrowser.open(self.url)
+        """Open the page in a browser; whether there was one.
+
+        It is given a file of this user's own that goes on to the address: all users of a machine can read the command line
+        on which a browser is started.
+        """
+        with contextlib.suppress(webbrowser.Error, OSError):
+            return webbrowser.open(self._redirects.enter_context(redirect_to(self.url)).as_uri())
         return False
 
     def __enter__(self) -> View:
@@ -118,12 +133,14 @@ class View:
         self.close()
 
     def __repr__(self) -> str:
-        return "View(closed)" if self._server.should_exit else f"View({self.url!r})"
+        return "View(closed)" if self._server.should_exit else f"View(port={self.port})"
 
     def _end(self) -> None:
         """End it as Python ends, which nothing may outlive that computes: C++ would abort the process."""
         self._server.should_exit = True
-        self._ended.wait()
+        if os.getpid() == self._pid:
+            self._redirects.close()
+            self._ended.wait()
 
     def _run(self, listener: socket.socket) -> None:
         try:
@@ -146,7 +163,8 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="h11",
+                http=partial(Connection, most=limit()),  # type: ignore[arg-type]  # is only called
+                backlog=AT_ONCE,
                 loop="asyncio",
                 ws="none",
                 lifespan="off",
@@ -162,7 +180,10 @@ class _Server(uvicorn.Server):
         self._questions = app.state.questions
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(SaidOnce())
         await super().startup(sockets)
+        for listener in sockets or []:
+            listener.listen(QUEUE)  # asyncio takes as many at once as it lets wait
         self.ready.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -186,7 +207,7 @@ def _listen(port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
-        listener.listen(2048)
+        listener.listen(QUEUE)
     except OSError as error:
         listener.close()
         hint = "Leave it out: softmap then takes one that is free."

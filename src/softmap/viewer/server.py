@@ -6,7 +6,7 @@ each request is looked at before anything answers it (`Guard`):
 1. Its Host is this server's own name and port: a name that was made to point here (DNS rebinding) is another.
 2. It comes from this page, or from the reader's own typing: Origin and Sec-Fetch-Site say so (Fetch Metadata,
    https://www.w3.org/TR/fetch-metadata/). A link from elsewhere opens the page only with the token in it.
-3. It has the token of the printed address, or the cookie that the first visit left.
+3. It has the token of an address that was not used yet, or the cookie that the first visit left (`keys`).
 
 Every answer forbids the page whatever does not come from here (Content Security Policy, https://www.w3.org/TR/CSP3/).
 Questions are answered elsewhere (`answers.py`); one whose asker has gone is cancelled.
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import hmac
 import json
 import logging
 from typing import TYPE_CHECKING, Any
@@ -33,6 +32,7 @@ from starlette.routing import Route
 from softmap.errors import ParameterError, RecordingError, SoftmapError
 from softmap.viewer.answers import QUESTIONS
 from softmap.viewer.asking import BusyError
+from softmap.viewer.keys import Keys, Link
 from softmap.viewer.parameters import as_json
 from softmap.viewer.shipped import OPENSEADRAGON_STYLE, STATIC, read, source_of
 
@@ -77,7 +77,8 @@ LONGEST = 8192
 """Characters of an address, at most."""
 MOST = 32
 """Parameters of an address, at most."""
-SHOWN = "Open the address that `softmap view` or rec.view() printed; each start makes a new one."
+ANOTHER = "Enter, where `softmap view` runs, prints another; in Python view.url is another each time."
+SHOWN = f"Open the address that `softmap view` or rec.view() printed; it opens in one browser. {ANOTHER}"
 ONWARD = (
     '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/">'
     '<link rel="icon" href="data:,"><title>softmap</title>'
@@ -87,12 +88,12 @@ ONWARD = (
 log = logging.getLogger(__name__)
 
 
-def application(worker: Worker, token: str, port: int, static: Traversable = STATIC) -> Starlette:
+def application(worker: Worker, keys: Keys, port: int, static: Traversable = STATIC) -> Starlette:
     """The server as an ASGI application.
 
     Args:
         worker: who answers the questions.
-        token: what a first request has to bring.
+        keys: the links and cookies that let somebody in.
         port: where it listens.
         static: the folder of the page's files.
 
@@ -103,7 +104,7 @@ def application(worker: Worker, token: str, port: int, static: Traversable = STA
     pages = [Route(path, _page(static, *what), methods=["GET"]) for path, what in FILES.items()]
     app = Starlette(
         routes=[*pages, Route("/ask/{question}", questions.answer, methods=["GET"])],
-        middleware=[Middleware(Guard, token=token, port=port)],
+        middleware=[Middleware(Guard, keys=keys, port=port)],
         exception_handlers={HTTPException: _unknown},
     )
     app.router.redirect_slashes = False
@@ -114,9 +115,9 @@ def application(worker: Worker, token: str, port: int, static: Traversable = STA
 class Guard:
     """Lets through what the reader of this machine asks, and gives every answer its headers."""
 
-    def __init__(self, app: ASGIApp, token: str, port: int) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys, port: int) -> None:
         self.app = app
-        self.token = token.encode()
+        self.keys = keys
         self.cookie = f"softmap-{port}"
         self.hosts = {f"{name}:{port}" for name in NAMES} | (set(NAMES) if port == 80 else set())
 
@@ -126,21 +127,31 @@ class Guard:
             await self.app(scope, receive, send)
             return
 
+        cookie: str | None = None
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
                 headers.setdefault("cache-control", "no-store")
+                if cookie is not None:
+                    headers.append("set-cookie", f"{self.cookie}={cookie}; HttpOnly; Path=/; SameSite=Strict")
             await send(message)
 
+        answering: ASGIApp
+        request = Request(scope)
         try:
-            answering = self._admit(Request(scope)) or self.app
+            params = self._check(request)
+            token = params.pop("token", None)
+            cookie = self._admit(request, token)
+            answering = self.app if token is None or scope["path"] != "/" else _onward(request)
+            scope["params"], scope["admitted"] = params, True
         except _Refused as refused:
             answering = refusal(scope, *refused.args)
         await answering(scope, receive, send_with_headers)
 
-    def _admit(self, request: Request) -> Response | None:
-        """Refuse what is none of this server's business; the way from the printed address to the page, if it is that."""
+    def _check(self, request: Request) -> dict[str, str]:
+        """Refuse what is none of this server's business; the parameters of what is."""
         scope = request.scope
         if scope["method"] not in ("GET", "HEAD"):
             raise _Refused(405, ParameterError("method", "GET or HEAD", scope["method"], "Nothing is written here."))
@@ -149,13 +160,23 @@ class Guard:
             raise _Refused(421, ParameterError("Host", " or ".join(sorted(self.hosts)), host or "none", SHOWN))
         params = _params(scope)
         self._check_sender(request, host, "token" in params)
-        token = params.pop("token", None)
-        given = request.cookies.get(self.cookie) if token is None else token
-        if given is None or not hmac.compare_digest(given.encode(errors="replace"), self.token):
-            got = "none" if given is None else "another"
+        return params
+
+    def _admit(self, request: Request, token: str | None) -> str | None:
+        """Refuse who has neither a link nor the cookie; the cookie that a link becomes, for who comes by one."""
+        cookie = request.cookies.get(self.cookie)
+        known = cookie is not None and self.keys.knows(cookie)
+        link = None if token is None else self.keys.look(token)
+        if link is Link.FRESH and token is not None:
+            # who asks for the headers only shows no page: the link is left to who will
+            return self.keys.use(token) if request.method == "GET" else None
+        if link is Link.USED and not known:
+            used = ParameterError("address", "one that opens for the first time", "one that was opened", ANOTHER)
+            raise _Refused(403, used)
+        if link is Link.UNKNOWN or not known:
+            got = "none" if token is None and cookie is None else "another"
             raise _Refused(403, ParameterError("address", "the token it was printed with", got, SHOWN))
-        scope["params"] = params
-        return self._onward(request) if token is not None and scope["path"] == "/" else None
+        return None
 
     @staticmethod
     def _check_sender(request: Request, host: str, has_token: bool) -> None:
@@ -169,12 +190,6 @@ class Guard:
             site = request.headers["sec-fetch-site"]
             raise _Refused(403, ParameterError("Sec-Fetch-Site", "same-origin or none", site, hint))
 
-    def _onward(self, request: Request) -> Response:
-        """To the page without the token, which stays in a cookie: so it is in no bookmark and in no picture."""
-        response = RedirectResponse("/", 303) if _is_own(request) else HTMLResponse(ONWARD)
-        response.set_cookie(self.cookie, self.token.decode(), httponly=True, samesite="strict")
-        return response
-
 
 class _Refused(Exception):  # noqa: N818
     """A request that is not let through: its status, and the error to tell."""
@@ -186,6 +201,11 @@ class _Refused(Exception):  # noqa: N818
 def _is_own(request: Request) -> bool:
     """Whether a browser says that this page or its reader sent it; programs say nothing."""
     return request.headers.get("sec-fetch-site") in (None, "same-origin", "none")
+
+
+def _onward(request: Request) -> Response:
+    """To the page without the token, which is used: so it is in no bookmark and in no picture."""
+    return RedirectResponse("/", 303) if _is_own(request) else HTMLResponse(ONWARD)
 
 
 def _params(scope: Scope) -> dict[str, str]:

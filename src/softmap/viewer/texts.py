@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from softmap import words as wording
 from softmap.errors import ParameterError
 from softmap.escaping import escaped
+from softmap.once import once
 from softmap.words import Unit, token_label
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Text:
         self._places: dict[bool, list[tuple[int, int]]] = {}
         self._searched: dict[bool, _Searched] = {}
 
-    @cached_property
+    @once
     def words(self) -> tuple[Unit, ...]:
         """Its words."""
         return wording.units_of_words(self.tokens)
@@ -133,7 +133,7 @@ class Text:
             place = searched.text.find(wanted, int(searched.starts[unit + 1])) if after else -1
         return sorted(found)
 
-    @cached_property
+    @once
     def _word_starts(self) -> Int[Numbers, " words1"]:
         return np.array([*(unit.start for unit in self.words), len(self.tokens)], dtype=np.int32)
 

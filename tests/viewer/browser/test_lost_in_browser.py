@@ -82,7 +82,7 @@ def test_command_that_is_interrupted_ends_though_a_page_is_open(show, tmp_path):
         assert reader.weights([0], [0]) == 1
         process.send_signal(signal.SIGINT)
         try:
-            assert process.wait(10) == 0
+            assert process.wait(10) == 130
         finally:
             process.kill()  # or leaving the block would wait for it
     reader.page.locator('.cell[data-layer="0"][data-head="2"]').click()
