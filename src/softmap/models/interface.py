@@ -228,7 +228,7 @@ def _before(recorder: Recorder) -> Any:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if recorder.is_elsewhere():
             return
-        recorder.visits[module] = recorder.visits.get(module, 0) + 1
+        recorder.enter(module)
         given = dict(zip(_parameters(type(module)), args, strict=False)) | kwargs
         if any(given.get(name) is not None for name in OTHER_SEQUENCE):
             recorder.cross.add(module)
