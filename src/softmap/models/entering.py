@@ -1,4 +1,4 @@
-"""Calls of a module's forward, however it is entered: by ``module(...)``, or by ``module.forward(...)``, which no hook sees."""
+"""Calls of a module's method, however it is entered: ``module.forward(...)`` too, which runs past the module's hooks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 
 class Watch:
-    """Who is told of a module's calls.
+    """Who is told of the calls.
 
     Attributes:
         before: called with the module and its arguments.
@@ -31,20 +31,22 @@ class Watch:
 
 
 @contextlib.contextmanager
-def watching_calls(module: nn.Module, before: Callable[..., None], after: Callable[..., None]) -> Iterator[None]:
-    """See each call of a module. What stood in its ``forward`` before, as accelerate's does, is put back."""
-    found, own = vars(module).get("forward"), module.forward
+def watching_calls(
+    module: nn.Module, before: Callable[..., None], after: Callable[..., None], method: str = "forward"
+) -> Iterator[None]:
+    """See each call of a module's method. What stood in its place before, as accelerate's does, is put back."""
+    found, own = vars(module).get(method), getattr(module, method)
     watch = Watch(before, after)
-    forward = update_wrapper(partial(_call, own, watch, module), own)
-    module.forward = forward  # type: ignore[assignment]  # an attribute of this module, in front of its class's method
+    watched = update_wrapper(partial(_call, own, watch, module), own)
+    setattr(module, method, watched)  # an attribute of this module, in front of its class's method
     try:
         yield
     finally:
         watch.open = False
-        if vars(module).get("forward") is forward:  # else somebody put theirs around it, and passes through it
-            del module.forward
+        if vars(module).get(method) is watched:  # else somebody put theirs around it, and passes through it
+            delattr(module, method)
             if found is not None:
-                module.forward = found
+                setattr(module, method, found)
 
 
 def _call(own: Callable[..., Any], watch: Watch, module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:

@@ -103,6 +103,7 @@ class Reader:
     cache: Any = None
     cached: int = 0
     _depth: int = 0
+    _generating: list[Any] = field(default_factory=list)
 
     @contextlib.contextmanager
     def watching(self, model: PreTrainedModel) -> Iterator[None]:
@@ -111,6 +112,8 @@ class Reader:
             for module in model.modules():
                 if isinstance(module, PreTrainedModel):
                     undo.enter_context(watching_calls(module, self._before, self._after))
+                if hasattr(module, "generate"):
+                    undo.enter_context(watching_calls(module, self._generates, self._generated, "generate"))
             yield
             self._drop_rejected(self._lost())
 
@@ -129,6 +132,20 @@ class Reader:
         seen = Seen.of(module.config, given)
         if seen is not None:
             self.seen.append(seen)
+
+    def _generates(self, module: Any, *_: Any) -> None:
+        if not self.recorder.is_in_another_thread():
+            self._generating.append(module)
+            self._look_for_drafts()
+
+    def _generated(self, *_: Any) -> None:
+        if not self.recorder.is_in_another_thread():
+            self._generating.pop()
+            self._look_for_drafts()
+
+    def _look_for_drafts(self) -> None:
+        """Pass over what a model generates while it generates: drafts for itself, as with assistant_early_exit."""
+        self.recorder.drafting = len(set(self._generating)) < len(self._generating)
 
     def _after(self, module: Any, args: Any, output: Any) -> None:
         if not self.recorder.is_elsewhere():

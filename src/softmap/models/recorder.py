@@ -53,6 +53,7 @@ class Recorder:
         shared: what was made of a mask of this run, for all layers that are handed the same.
         copies: whether q, k and v are copied, since a cache may write over them later.
         running: whether a model is running that says where its runs begin; else parts of it are called one by one.
+        drafting: whether the model drafts what it will read itself, in runs beside those that are recorded.
         run: the present run of the model.
     """
 
@@ -67,6 +68,7 @@ class Recorder:
     shared: dict[Any, Any] = field(default_factory=dict)
     copies: bool = True
     running: bool = False
+    drafting: bool = False
     run: Run = field(default_factory=Run)
     layers: dict[LayerKey, list[Growing]] = field(default_factory=dict)
     entered: dict[nn.Module, Tensor] = field(default_factory=dict)
@@ -77,6 +79,10 @@ class Recorder:
     _thread: int = field(default_factory=threading.get_ident)
 
     def is_elsewhere(self) -> bool:
+        """Whether a run of the model is none of the recording's: another thread's, or one that drafts for another."""
+        return self.drafting or self.is_in_another_thread()
+
+    def is_in_another_thread(self) -> bool:
         """Whether another thread than the recording's calls: its run of the model is its own business."""
         return threading.get_ident() != self._thread
 
