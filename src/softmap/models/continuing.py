@@ -9,6 +9,7 @@ ONE_BY_ONE = "Record each by itself, or all texts in one call, as one padded bat
 SECOND_TEXT = f"{ONE_BY_ONE}; of sentence-transformers, encode(texts, batch_size=len(texts))."
 SAME_BEGINNING = "Record each continuation by itself: two caches go on from the same tokens."
 NO_CACHE = "Let the model keep a cache (use_cache=True), or record the whole text in one run: softmap.record(ids, model)."
+SHARED = f"{ONE_BY_ONE}; if an assistant drafts for the model, take one that shares no layers with it."
 NOT_SEEN = "Run the model on all tokens in the block: what it read in between was not seen."
 ANSWERS = "Record one answer to each input (num_beams=1, num_return_sequences=1)."
 BEAMS = "Generate without beams (num_beams=1): they change the places of sequences in the cache."
@@ -57,6 +58,8 @@ class Run:
             return Refusal(got, NOT_SEEN)
         if rows.start > before.start:
             return Refusal(f"{got}, a second continuation of the same beginning", SAME_BEGINNING)
+        if self.repeats and self.cache is not None:
+            return Refusal(f"{got}, the text anew, with another cache", SHARED)
         if self.repeats:
             return Refusal(f"{got}, the text anew", NO_CACHE)
         return Refusal(f"{got}, a second text", SECOND_TEXT)

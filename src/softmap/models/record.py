@@ -15,6 +15,7 @@ from softmap.models.keeping import Keeping
 from softmap.models.options import inputs_of, read_chunk, read_inputs, read_keeping, read_model
 from softmap.models.session import Session
 from softmap.models.settings import quiet_transformers
+from softmap.models.unwrapping import in_order_of_giving
 
 if TYPE_CHECKING:
     from torch import nn
@@ -177,7 +178,7 @@ def recording(
     keeping = read_keeping(layers, keep_values, statistics_only, summary, dtype)
     loaded = read_model(model, None, tokenizer)
     live, session = LiveRecording(), Session(loaded, keeping, None)
-    with session.open():
+    with session.open(), in_order_of_giving(model):
         yield live
     live._recording = session.recording()
 
