@@ -141,6 +141,14 @@ class Block:
             parts[-1:] = [part[:, : max(0, part.shape[1] - excess_keys)] for part in parts[-1:]]
         self.prints = self.prints[: len(self.keys)]
 
+    def may_have(self, position: int, key: Float[Tensor, "kv_heads 1 d_k"]) -> bool:
+        """Whether this may be the key of a position: not where another was seen there."""
+        alike = key.shape[0] == self.k[0].shape[0] and key.shape[2] == self.k[0].shape[2]
+        if position not in self.keys or not alike:
+            return True
+        known = self.prints[position - self.keys.start].reshape(1)
+        return _same(known, _fingerprints(key), key.dtype)
+
     def _agrees(self, piece: Piece, prints: Float[Tensor, " keys"]) -> bool:
         """Whether the keys that were there are still what they were, up to rounding: some models make them anew.
 
@@ -150,10 +158,7 @@ class Block:
         both = range(max(piece.keys.start, first), min(piece.keys.start + len(prints), first + len(self.prints)))
         known = self.prints[both.start - first : both.stop - first]
         now = prints[both.start - piece.keys.start : both.stop - piece.keys.start]
-        if not len(known):
-            return True
-        most = max(1e-4, torch.finfo(piece.k.dtype).eps) * float(known.abs().max())
-        return float((known - now).abs().max()) <= most
+        return not len(known) or _same(known, now, piece.k.dtype)
 
 
 @dataclass(eq=False)
@@ -247,6 +252,12 @@ def _fingerprints(k: Float[Tensor, "kv_heads keys d_k"]) -> Float[Tensor, " keys
     heads, _, width = k.shape
     vector = torch.randn(heads, width, generator=torch.Generator().manual_seed(0)).to(k.device)
     return torch.einsum("hnd,hd->n", k.float(), vector).cpu()
+
+
+def _same(known: Tensor, now: Tensor, dtype: torch.dtype) -> bool:
+    """Whether fingerprints are the same up to rounding."""
+    most = max(1e-4, torch.finfo(dtype).eps) * float(known.abs().max())
+    return float((known - now).abs().max()) <= most
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

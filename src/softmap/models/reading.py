@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedModel
 
-from softmap.models.continuing import Run
+from softmap.errors import ModelError
+from softmap.models.continuing import PRUNED_SINCE, Run
 from softmap.models.entering import watching_calls
 from softmap.models.pictures import Seen
 
@@ -72,9 +73,11 @@ class Read:
         self.real = None if self.real is None else self.real[:, :stop]
 
     def begins(self, ids: Any) -> bool:
-        """Whether these ids begin with all those that were read."""
-        whole = torch.cat(self.ids, 1) if self.ids else None
-        return whole is not None and isinstance(ids, torch.Tensor) and torch.equal(ids[:, : whole.shape[1]].cpu(), whole)
+        """Whether these ids begin with all those that were read, and go on."""
+        if not self.ids or not isinstance(ids, torch.Tensor) or ids.ndim != 2:
+            return False
+        whole = torch.cat(self.ids, 1)
+        return ids.shape[1] > whole.shape[1] and torch.equal(ids[:, : whole.shape[1]].cpu(), whole)
 
     def ranges(self, count: int) -> list[range]:
         """`real_range` of every sequence."""
@@ -115,7 +118,11 @@ class Reader:
                 if hasattr(module, "generate"):
                     undo.enter_context(watching_calls(module, self._generates, self._generated, "generate"))
             yield
-            self._drop_rejected(self._lost())
+            lost = self._lost()
+            if lost and not self.recorder.is_cropped(self.cache, self.cached - lost):
+                got = f"one that has lost {lost} tokens before its end"
+                raise ModelError(self.recorder.name, "a cache that is as the last run left it", got, PRUNED_SINCE)
+            self._drop_rejected(lost)
 
     def _before(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.recorder.is_elsewhere():

@@ -16,7 +16,7 @@ import torch
 
 from softmap.errors import ModelError
 from softmap.models.attending import Call, Piece, attend, rows_to_compare, tolerance
-from softmap.models.continuing import Run
+from softmap.models.continuing import Run, key_in_cache
 from softmap.models.growing import Block, Growing
 from softmap.models.keeping import wanted_of
 
@@ -105,6 +105,16 @@ class Recorder:
         if not self.running and self.visits.get(module):
             self.begin_run(Run())
         self.visits[module] = self.visits.get(module, 0) + 1
+
+    def is_cropped(self, cache: Any, stop: int) -> bool:
+        """Whether a cache still ends with the key of this position, so that it lost what came after it."""
+        for (module, _), layer in self.layers.items():
+            for item, each in enumerate(layer):
+                key = key_in_cache(cache, getattr(module, "layer_idx", None), item, stop - 1)
+                grows = each.blocks and each.is_decoders and not self.crossing[module, 0]
+                if key is not None and grows and not each.blocks[-1].may_have(stop - 1, key):
+                    return False
+        return True
 
     def crop(self, stop: int) -> None:
         """Drop what was recorded from a position on, in the layers that go on token by token."""
