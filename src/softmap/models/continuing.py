@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 ONE_BY_ONE = "Record each by itself, or all texts in one call, as one padded batch"
 SECOND_TEXT = f"{ONE_BY_ONE}; of sentence-transformers, encode(texts, batch_size=len(texts))."
 SAME_BEGINNING = "Record each continuation by itself: two caches go on from the same tokens."
-NO_CACHE = "Let the model keep a cache (use_cache=True), or record the whole text in one run: softmap.record(ids, model)."
+NO_CACHE = (
+    "Let the model keep a cache (use_cache=True), or record the whole text in one run: softmap.record(ids, model)."
+)
 PRUNED_SINCE = "Prune the cache after the block, or take tokens from its end only: cache.crop(-n)."
 SHARED = f"{ONE_BY_ONE}; if an assistant drafts for the model, take one that shares no layers with it."
 NOT_SEEN = "Run the model on all tokens in the block: what it read in between was not seen."
@@ -87,7 +89,7 @@ class Run:
 def key_in_cache(cache: Any, layer: int | None, item: int, position: int) -> Tensor | None:
     """The key that a cache holds for a position of one sequence, (kv_heads, 1, d_k); None where that can't be known."""
     layers = getattr(getattr(cache, "self_attention_cache", cache), "layers", ())
-    keys = getattr(layers[layer], "keys", None) if layer is not None and layer < len(layers) else None
+    keys: Any = getattr(layers[layer], "keys", None) if layer is not None and layer < len(layers) else None
     if getattr(keys, "ndim", 0) != 4 or keys.shape[2] == 0 or item >= len(keys):
         return None
     last = min(position, keys.shape[2] - 1)  # a window holds the last ones only

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from softmap.errors import ModelError
+
 
 class Unwrapped(NamedTuple):
     """A model and what came with it.
@@ -80,22 +81,7 @@ def in_order_of_giving(given: Any) -> Iterator[None]:
 
 def _inside(given: Any) -> Unwrapped | None:
     """One wrapper less; None of what is none."""
-    if isinstance(given, nn.DataParallel) and len(given.device_ids) > 1:
-        got = f"a DataParallel on {len(given.device_ids)} devices, which runs copies of it"
-        raise ModelError("model", "one model", got, "Give its .module, and call that.")
-    if isinstance(given, nn.DataParallel) or _is_of(given, "torch.nn.parallel.distributed", "DistributedDataParallel"):
-        return Unwrapped(given.module)
-    if _is_of(given, "torch._dynamo.eval_frame", "OptimizedModule"):
-        return Unwrapped(given._orig_mod)
-    if _is_of(given, "peft", "PeftModel"):
-        return Unwrapped(_with_adapters(given))
-    if _is_of(given, "peft", "PeftMixedModel"):
-        return Unwrapped(given.base_model.model)
-    if _is_of(given, "sentence_transformers", "BaseModel"):
-        return _of_sentences(given)
-    if _is_of(given, "transformers", "Pipeline"):
-        return _of_pipeline(given)
-    return None
+    return next((look(given) for (library, name), look in _WRAPPERS.items() if _is_of(given, library, name)), None)
 
 
 def _is_of(given: Any, module: str, name: str) -> bool:
@@ -108,19 +94,25 @@ def _is_of(given: Any, module: str, name: str) -> bool:
     )
 
 
-def _with_adapters(given: Any) -> Any:
-    """The model in which adapters were put. Virtual tokens are none: they stand beside it.
+def _of_parallel(given: Any) -> Unwrapped:
+    if len(given.device_ids) > 1:
+        got = f"a DataParallel on {len(given.device_ids)} devices, which runs copies of it"
+        raise ModelError("model", "one model", got, "Give its .module, and call that.")
+    return Unwrapped(given.module)
+
+
+def _of_adapters(given: Any) -> Unwrapped:
+    """The model that adapters were put into. Virtual tokens are not in it: they stand beside it.
 
     Raises:
         ModelError: virtual tokens.
     """
-    kinds = {name: config for name, config in given.peft_config.items() if config.is_prompt_learning}
+    kinds = {str(config.peft_type.value) for config in given.peft_config.values() if config.is_prompt_learning}
     if kinds:
-        listed = ", ".join(sorted(str(getattr(config.peft_type, "value", config.peft_type)) for config in kinds.values()))
-        got = f"{type(given).__name__} with {listed}, whose virtual tokens are not part of its model"
+        got = f"{type(given).__name__} with {', '.join(sorted(kinds))}, whose virtual tokens are not part of its model"
         hint = "Open softmap.recording(model.get_base_model()), and call the PeftModel in the block."
         raise ModelError("model", "adapters inside the model", got, hint)
-    return given.get_base_model()
+    return Unwrapped(given.get_base_model())
 
 
 def _of_sentences(given: Any) -> Unwrapped:
@@ -131,7 +123,7 @@ def _of_sentences(given: Any) -> Unwrapped:
     """
     for module in given.modules():
         if _is_of(module, "peft", "PeftModel"):
-            _with_adapters(module)
+            _of_adapters(module)
     kind, found = type(given).__name__, models_in(given)
     if len(found) != 1:
         listed = ", ".join(f"{path} ({type(each).__name__})" for path, each in found.items())
@@ -148,10 +140,24 @@ def _of_sentences(given: Any) -> Unwrapped:
 
 def _of_pipeline(given: Any) -> Unwrapped:
     """The model of a pipeline, with what reads its inputs."""
-    readers = (getattr(given, name, None) for name in ("tokenizer", "processor", "image_processor", "feature_extractor"))
+    readers = (
+        getattr(given, name, None) for name in ("tokenizer", "processor", "image_processor", "feature_extractor")
+    )
     return Unwrapped(given.model, next((each for each in readers if each is not None), None))
 
 
 def _as_code(path: str) -> str:
     """A module's path as an expression."""
     return "model" + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in path.split("."))
+
+
+_WRAPPERS: dict[tuple[str, str], Callable[[Any], Unwrapped]] = {
+    ("torch.nn.parallel", "DataParallel"): _of_parallel,
+    ("torch.nn.parallel", "DistributedDataParallel"): lambda given: Unwrapped(given.module),
+    ("torch._dynamo", "OptimizedModule"): lambda given: Unwrapped(given._orig_mod),
+    ("peft", "PeftModel"): _of_adapters,
+    ("peft", "PeftMixedModel"): lambda given: Unwrapped(given.base_model.model),
+    ("sentence_transformers", "BaseModel"): _of_sentences,
+    ("transformers", "Pipeline"): _of_pipeline,
+}
+"""The library and the class of each wrapper, and what looks into it."""
