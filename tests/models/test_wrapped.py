@@ -178,7 +178,7 @@ def test_adapters_are_part_of_what_is_recorded(make_decoder):
 def test_virtual_tokens_are_refused_with_the_way_that_records_them(make_decoder, kind):
     config = getattr(peft, kind)(num_virtual_tokens=4, task_type="CAUSAL_LM")
     model, ids = peft.get_peft_model(make_decoder(), config).eval(), ids_of(9)
-    with pytest.raises(ModelError, match=r"virtual tokens.*recording\(model\.get_base_model\(\)\)"):
+    with pytest.raises(ModelError, match=r"virtual tokens.*recording\(peft_model\.get_base_model\(\)\)"):
         softmap.record(ids, model)
     with softmap.recording(model.get_base_model()) as rec:
         model(input_ids=ids)

@@ -96,8 +96,14 @@ class ModelMask:
         """Itself: generation with a cache of fixed size asks for it."""
         return self
 
-    def to(self, *_: Any, **__: Any) -> ModelMask:
-        """Itself, on whatever device: accelerate sends what a part of a model is given to where that part is."""
+    def to(self, *where: Any, **options: Any) -> ModelMask:
+        """Itself, on whatever device: accelerate sends what a part of a model is given to where that part is.
+
+        Raises:
+            ModelError: it would be numbers of another kind.
+        """
+        if any(isinstance(each, torch.dtype) for each in (*where, *options.values())):
+            self._refuse("its to")
         return self
 
     def __getitem__(self, index: object) -> NoReturn:

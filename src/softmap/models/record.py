@@ -19,7 +19,7 @@ from softmap.models.unwrapping import in_order_of_giving
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedModel
+    from transformers import Pipeline
 
     from softmap.matrix import AttentionMatrix
     from softmap.models.load import LoadedModel
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 def record(
     text_or_inputs: Any,
-    model: str | os.PathLike[str] | PreTrainedModel | LoadedModel | None = None,
+    model: str | os.PathLike[str] | nn.Module | Pipeline | LoadedModel | None = None,
     *,
     layers: Collection[int] | None = None,
     keep_values: bool = True,
@@ -53,7 +53,8 @@ def record(
         text_or_inputs: a text; token ids, (tokens,) or (batch, tokens); or what a tokenizer or processor returns, a
             mapping of the model's arguments, with an attention_mask where sequences are padded.
         model: a hub id, a directory, a loaded ``PreTrainedModel``, what `softmap.models.load` gave (which takes dtype
-            and device_map), or None for the bundled model.
+            and device_map), or None for the bundled model. Or what a model stands in: a ``SentenceTransformer``, a
+            ``CrossEncoder``, a pipeline, a ``PeftModel``, a compiled or parallel module.
         layers: which layers to keep, by number, in the order in which they run; all of them unless given.
         keep_values: whether v is kept; without it there is no output of step 4.
         statistics_only: whether q, k and v are left out.
@@ -148,7 +149,7 @@ class LiveRecording:
 
 @contextlib.contextmanager
 def recording(
-    model: PreTrainedModel | LoadedModel,
+    model: nn.Module | Pipeline | LoadedModel,
     *,
     layers: Collection[int] | None = None,
     keep_values: bool = True,
@@ -159,11 +160,12 @@ def recording(
 ) -> Iterator[LiveRecording]:
     """Record whatever a loaded model runs in the block, such as ``model(**inputs)`` or ``model.generate(...)``.
 
-    With a cache each run continues the one before: the matrix is that of all queries so far against all keys. In the
+    With a cache each run continues the one before: the matrix is that of all queries so far against all keys. Tokens
+    that the cache drops, such as drafts that assisted generation rejects, are dropped from the recording. In the
     block there are no gradients. Afterwards, and after an exception, the model is as it was found.
 
     Args:
-        model: a ``PreTrainedModel``, in evaluation mode, or what `softmap.models.load` gave.
+        model: a ``PreTrainedModel``, in evaluation mode, what `softmap.models.load` gave, or what a model stands in.
         layers: as in `record`.
         keep_values: as in `record`.
         statistics_only: as in `record`.

@@ -110,7 +110,7 @@ def _of_adapters(given: Any) -> Unwrapped:
     kinds = {str(config.peft_type.value) for config in given.peft_config.values() if config.is_prompt_learning}
     if kinds:
         got = f"{type(given).__name__} with {', '.join(sorted(kinds))}, whose virtual tokens are not part of its model"
-        hint = "Open softmap.recording(model.get_base_model()), and call the PeftModel in the block."
+        hint = "Open softmap.recording(peft_model.get_base_model()), and run the PeftModel in the block."
         raise ModelError("model", "adapters inside the model", got, hint)
     return Unwrapped(given.get_base_model())
 
