@@ -27,7 +27,8 @@ from softmap.worked_example import Example
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
     from matplotlib.figure import Figure
-    from transformers import PreTrainedModel
+    from torch import nn
+    from transformers import Pipeline
 
     from softmap.models import LoadedModel
     from softmap.models.record import LiveRecording
@@ -264,7 +265,7 @@ class Story:
 
 def explain(
     text: str | Recording | LiveRecording | Example | Steps,
-    model: str | os.PathLike[str] | PreTrainedModel | LoadedModel | None = None,
+    model: str | os.PathLike[str] | nn.Module | Pipeline | LoadedModel | None = None,
     *,
     layer: int | None = None,
     head: int | None = None,
@@ -282,7 +283,7 @@ def explain(
             no model the steps of numbers of one's own, as `softmap.self_attention` and `Steps.from_scores` give them,
             or `softmap.example()`.
         model: of a text, the model that is to read it, as `softmap.record` takes it: a hub id, a directory, a loaded
-            model, what `softmap.models.load` gave, or None for the bundled model.
+            model, what `softmap.models.load` gave, what a model stands in, or None for the bundled model.
         layer: which layer, by its number in the model, counted from 0; chosen where it is left open.
         head: which head, counted from 0; chosen where it is left open: the one in which words look most at
             other words.

@@ -60,6 +60,7 @@ def tokenize(loaded: LoadedModel, text: str, *, truncate: bool = False) -> Token
         ModelError: a tokenizer without character offsets, or one of another model.
     """
     _refuse_unless_text(text)
+    text = loaded.prompt + text
     tokenizer = loaded.tokenizer
     if tokenizer is None:
         hint = "Give softmap.models.LoadedModel(model, tokenizer, name), or token ids."

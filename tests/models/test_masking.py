@@ -154,7 +154,7 @@ def test_no_mask_beyond_a_page_is_made_for_a_model_that_handles_it():
         torch.zeros(1, 1, 1, 1) + mask
 
 
-@pytest.mark.parametrize("use", [lambda mask: mask[:, 0], lambda mask: mask.dtype, lambda mask: mask.to("cpu")])
+@pytest.mark.parametrize("use", [lambda mask: mask[:, 0], lambda mask: mask.dtype, lambda mask: mask.to(torch.half)])
 def test_model_that_takes_its_mask_apart_is_refused(use):
     mask = ModelMask(range(3), range(3), library.causal_mask_function, None, False)
     with pytest.raises(ModelError, match="handed on"):

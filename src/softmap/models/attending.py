@@ -100,6 +100,11 @@ class Piece:
         nothing = self.q.new_empty(0, 0, 0)
         return replace(self, q=nothing, k=nothing, v=nothing)
 
+    def cropped(self, rows: int, keys: int) -> Piece:
+        """The first so many queries and keys of one that is `without_arrays`."""
+        added = None if self.added is None else self.added[:, :rows, :keys]
+        return replace(self, rows=self.rows[:rows], keys=self.keys[:keys], added=added)
+
     @property
     def problem(self) -> Problem:
         """The matrix of this call alone."""

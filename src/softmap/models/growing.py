@@ -14,22 +14,21 @@ import torch
 from softmap import biases
 from softmap.errors import ModelError
 from softmap.kernels.contract import Problem
-from softmap.masks.stacked import Run, Stacked
+from softmap.masks.stacked import Run as Stretch
+from softmap.masks.stacked import Stacked
 from softmap.models.attending import Piece, bias_of, table_by_distance
+from softmap.models.continuing import ONE_BY_ONE, WHOLE, Run
 from softmap.models.masking import both, join, mentions_causal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jaxtyping import Float, Int
     from torch import Tensor, nn
 
     from softmap.biases import Bias
     from softmap.kernels import Swept
     from softmap.masks import Mask
-
-AGAIN = (
-    "Record each run of the model by itself; of generation, with one beam and one sequence for each prompt "
-    "(num_beams=1, num_return_sequences=1)."
-)
 
 
 @dataclass(eq=False)
@@ -60,19 +59,33 @@ class Block:
         """The positions of all keys so far."""
         return range(self.pieces[0].keys.start, max(piece.keys.stop for piece in self.pieces))
 
-    def add(self, piece: Piece, path: str, *, keep: bool, values: bool, copy: bool) -> None:
-        """Take another call, whose queries come right after those that are there; only its positions unless `keep`.
+    def check(self, piece: Piece, path: str, run: Run, others: Sequence[Block]) -> None:
+        """Refuse another call whose queries do not come right after those that are there, or whose keys have changed.
+
+        Args:
+            piece: the call.
+            path: the layer, as errors name it.
+            run: the run of the model that it is made in.
+            others: what there is of the batch's other sequences.
 
         Raises:
-            ModelError: they do not, or the keys that were there have changed.
+            ModelError: they do not, with the reason.
         """
-        if self.pieces and (piece.rows.start != self.rows.stop or piece.keys.start > self.keys.stop):
-            got = f"queries {piece.rows.start} to {piece.rows.stop} on keys {piece.keys.start} to {piece.keys.stop}"
+        if not self.pieces:
+            return
+        if piece.rows.start != self.rows.stop or piece.keys.start > self.keys.stop:
             expected = f"queries that continue at {self.rows.stop}, on keys that continue at {self.keys.stop}"
-            raise ModelError(path, expected, got, AGAIN)
+            raise ModelError(path, expected, *run.refuse_order(piece.rows, piece.keys, self.rows))
+        prints = _fingerprints(piece.k)
+        if not self._agrees(piece, prints):
+            known = len(self.prints)  # others may have got their new key by now
+            moved = any(other._agrees(piece, prints[: known + self.keys.start - piece.keys.start]) for other in others)
+            raise ModelError(path, "the same keys of earlier tokens in each call", *run.refuse_keys(moved))
+
+    def add(self, piece: Piece, *, keep: bool, values: bool, copy: bool) -> None:
+        """Take another call, whose queries come right after those that are there; only its positions unless `keep`."""
         new = piece.keys.start if not self.pieces else self.keys.stop
-        if not self._continues(piece):
-            raise ModelError(path, "the same keys of earlier tokens in each call", "others", AGAIN)
+        self.prints = torch.cat([self.prints, _fingerprints(piece.k)[max(0, new - piece.keys.start) :]])
         fresh = slice(new - piece.keys.start if keep else len(piece.keys), None)
         self.q.append(_taken(piece.q[:, 0 if keep else len(piece.rows) :], copy=False))
         self.k.append(_taken(piece.k[:, fresh], copy))
@@ -100,33 +113,52 @@ class Block:
         for piece in self.pieces:
             table = None if piece.added is None else table_by_distance(piece.added)
             if table is None:
-                raise ModelError(path, "a bias for each distance", "another in one of several calls", AGAIN)
+                raise ModelError(path, "a bias for each distance", "another in one of several calls", WHOLE)
             first = piece.keys.start - piece.rows.stop + 1
             for i in range(table.shape[1]):
                 known = numbers.setdefault(first + i, table[:, i])
                 if not torch.equal(known, table[:, i]):
-                    raise ModelError(path, "one bias for each distance", f"two for {first + i}", AGAIN)
+                    raise ModelError(path, "one bias for each distance", f"two for {first + i}", WHOLE)
         distances, heads = sorted(numbers), len(self.q[0])
         offset = self.rows.start - self.keys.start
         table = torch.stack([numbers[d] for d in distances], 1).expand(heads, -1)
         return biases.relative(table, zero=-distances[0], offset=offset)
 
-    def _continues(self, piece: Piece) -> bool:
+    def crop(self, stop: int, *, keys: bool) -> None:
+        """Drop the queries from a position on, and their keys where these are the same tokens."""
+        while self.pieces and self.pieces[-1].rows.start >= stop:
+            for parts in (self.pieces, self.q, self.k, self.v):
+                parts[-1:] = []
+        if not self.pieces:
+            self.prints = self.prints[:0]
+            return
+        last = self.pieces[-1]
+        excess_rows = max(0, last.rows.stop - stop)
+        excess_keys = max(0, last.keys.stop - stop) if keys else 0
+        self.pieces[-1] = last.cropped(len(last.rows) - excess_rows, len(last.keys) - excess_keys)
+        self.q[-1] = self.q[-1][:, : len(last.rows) - excess_rows]
+        for parts in (self.k, self.v):
+            parts[-1:] = [part[:, : max(0, part.shape[1] - excess_keys)] for part in parts[-1:]]
+        self.prints = self.prints[: len(self.keys)]
+
+    def may_have(self, position: int, key: Float[Tensor, "kv_heads 1 d_k"]) -> bool:
+        """Whether this may be the key of a position: not where another was seen there."""
+        alike = key.shape[0] == self.k[0].shape[0] and key.shape[2] == self.k[0].shape[2]
+        if position not in self.keys or not alike:
+            return True
+        known = self.prints[position - self.keys.start].reshape(1)
+        return _same(known, _fingerprints(key), key.dtype)
+
+    def _agrees(self, piece: Piece, prints: Float[Tensor, " keys"]) -> bool:
         """Whether the keys that were there are still what they were, up to rounding: some models make them anew.
 
-        Of each key a fingerprint is kept, one number that any change of it moves.
+        A fingerprint of each key is kept, one number that any change of it moves.
         """
-        prints = _fingerprints(piece.k)  # (keys of the piece)
-        first = self.keys.start if self.pieces else piece.keys.start
-        both = range(max(piece.keys.start, first), min(piece.keys.stop, first + len(self.prints)))
+        first = self.keys.start
+        both = range(max(piece.keys.start, first), min(piece.keys.start + len(prints), first + len(self.prints)))
         known = self.prints[both.start - first : both.stop - first]
         now = prints[both.start - piece.keys.start : both.stop - piece.keys.start]
-        fresh = max(0, first + len(self.prints) - piece.keys.start)
-        self.prints = torch.cat([self.prints, prints[fresh:]])
-        if not len(known):
-            return True
-        most = max(1e-4, torch.finfo(piece.k.dtype).eps) * float(known.abs().max())
-        return float((known - now).abs().max()) <= most
+        return not len(known) or _same(known, now, piece.k.dtype)
 
 
 @dataclass(eq=False)
@@ -152,6 +184,14 @@ class Growing:
     own: Float[Tensor, "heads n d_v"] | None = None
     compared: Int[Tensor, " n"] | None = None
     x: Tensor | None = None
+
+    def crop(self, stop: int, *, keys: bool) -> None:
+        """Drop what was recorded from a position on: tokens that the model's cache has dropped."""
+        if self.blocks and self.blocks[-1].rows.stop > stop:
+            self.swept = None
+            self.blocks[-1].crop(stop, keys=keys)
+            if not self.blocks[-1].pieces:
+                self.blocks.pop()
 
     def forget(self) -> None:
         """Let go of everything: it is kept elsewhere by now."""
@@ -192,11 +232,11 @@ class Growing:
 
     def _stacked(self) -> Mask:
         if any(block.bias(self.path) is not None for block in self.blocks):
-            raise ModelError(self.path, "no bias where several pictures are seen apart", "one", AGAIN)
+            raise ModelError(self.path, "no bias where several pictures are seen apart", "one", f"{ONE_BY_ONE}.")
         runs, first = [], 0
         for block in self.blocks:
             keys = range(first, first + len(block.keys))
-            runs.append(Run(len(block.rows), keys, block.mask()))
+            runs.append(Stretch(len(block.rows), keys, block.mask()))
             first = keys.stop
         return Stacked(tuple(runs), offset=0 if all(len(run.keys) == run.queries for run in runs) else None)
 
@@ -212,6 +252,12 @@ def _fingerprints(k: Float[Tensor, "kv_heads keys d_k"]) -> Float[Tensor, " keys
     heads, _, width = k.shape
     vector = torch.randn(heads, width, generator=torch.Generator().manual_seed(0)).to(k.device)
     return torch.einsum("hnd,hd->n", k.float(), vector).cpu()
+
+
+def _same(known: Tensor, now: Tensor, dtype: torch.dtype) -> bool:
+    """Whether fingerprints are the same up to rounding."""
+    most = max(1e-4, torch.finfo(dtype).eps) * float(known.abs().max())
+    return float((known - now).abs().max()) <= most
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

@@ -226,9 +226,9 @@ def _before(recorder: Recorder) -> Any:
     """The hook that sees an attention layer's arguments before it runs."""
 
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if recorder.is_elsewhere():
+        if recorder.is_elsewhere() or module not in recorder.paths:  # a copy of the model has its hooks
             return
-        recorder.visits[module] = recorder.visits.get(module, 0) + 1
+        recorder.enter(module)
         given = dict(zip(_parameters(type(module)), args, strict=False)) | kwargs
         if any(given.get(name) is not None for name in OTHER_SEQUENCE):
             recorder.cross.add(module)

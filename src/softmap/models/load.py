@@ -42,12 +42,14 @@ class LoadedModel:
         tokenizer: its tokenizer; None of a model that was given without.
         name: the hub id or directory it was asked for by.
         revision: the commit it was loaded from; None for a directory or a packaged copy.
+        prompt: what is put before each text that the model reads, as a SentenceTransformer's default prompt.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None
     name: str
     revision: str | None = None
+    prompt: str = ""
 
     def __repr__(self) -> str:
         return f"LoadedModel({self.name!r}, {type(self.model).__name__}, {self.model.dtype})"

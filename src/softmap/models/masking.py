@@ -33,6 +33,10 @@ SAMPLE = 8
 """Rows on which a mask is compared with the function that it was made of."""
 
 
+class MaskUseError(ModelError, AttributeError):
+    """A use of a mask that it is not for. Who only asks whether it has an attribute, by `hasattr`, learns that it has not."""
+
+
 @dataclass(frozen=True, eq=False)
 class ModelMask:
     """A mask as a model asked for it, of a whole batch. Positions count from the start of the sequence.
@@ -92,6 +96,16 @@ class ModelMask:
         """Itself: generation with a cache of fixed size asks for it."""
         return self
 
+    def to(self, *where: Any, **options: Any) -> ModelMask:
+        """Itself, on whatever device: accelerate sends what a part of a model is given to where that part is.
+
+        Raises:
+            ModelError: it would be numbers of another kind.
+        """
+        if any(isinstance(each, torch.dtype) for each in (*where, *options.values())):
+            self._refuse("its to")
+        return self
+
     def __getitem__(self, index: object) -> NoReturn:
         self._refuse("its parts")
 
@@ -102,7 +116,7 @@ class ModelMask:
 
     def _refuse(self, what: str) -> NoReturn:
         hint = "Its attention can't be seen without a matrix of queries x keys."
-        raise ModelError(self.model, "a mask that is handed on to the attention function", f"a use of {what}", hint)
+        raise MaskUseError(self.model, "a mask that is handed on to the attention function", f"a use of {what}", hint)
 
     def valid_range(self, item: int) -> range:
         """The positions from the first real token of a sequence to its last; all, where nothing is said of them."""

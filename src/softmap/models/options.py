@@ -15,6 +15,8 @@ from softmap.matrix.inputs import read_cells, read_count
 from softmap.models.interface import calls_interface, find_others
 from softmap.models.keeping import Keeping
 from softmap.models.load import LoadedModel, load
+from softmap.models.spread import device_of
+from softmap.models.unwrapping import hint_at, unwrap
 from softmap.tokens import Tokens, tokenize
 
 STATISTICS = ("top", "cells", "entropy", "distance", "received")
@@ -25,22 +27,24 @@ def read_model(model: Any, device: str | torch.device | None = None, tokenizer: 
     """The model that is meant by what `record` takes for one.
 
     Raises:
-        ModelError: it can't be found or loaded.
+        ModelError: it can't be found or loaded, or stands in something that softmap can't see through.
         ParameterError: a device for a model that is loaded already, or a tokenizer for one that brings its own.
     """
-    from transformers import PreTrainedModel
-
-    given = model.model if isinstance(model, LoadedModel) else model
-    if isinstance(given, torch.nn.Module) and not _is_like_one(given):
-        hint = "Of other modules q and k make a matrix: softmap.AttentionMatrix(q, k)."
+    inside = unwrap(model.model if isinstance(model, LoadedModel) else model)
+    given = inside.model
+    is_module = isinstance(given, torch.nn.Module)
+    if (is_module and not _is_like_one(given)) or (not is_module and hint_at(given)):
+        hint = hint_at(given) or "Of other modules q and k make a matrix: softmap.AttentionMatrix(q, k)."
         raise ModelError("model", "a PreTrainedModel of transformers", type(given).__name__, hint)
-    if isinstance(model, PreTrainedModel):
-        loaded = LoadedModel(model, tokenizer, model.config.name_or_path or type(model).__name__)
+    if is_module and not isinstance(model, LoadedModel):
+        name = given.config.name_or_path or type(given).__name__
+        loaded = LoadedModel(given, tokenizer or inside.tokenizer, name, prompt=inside.prompt)
     elif tokenizer is not None:
         hint = "Leave it out: a model that is loaded by name, and a LoadedModel, bring theirs."
         raise ParameterError("tokenizer", "None, or a PreTrainedModel with it", type(model).__name__, hint)
     elif isinstance(model, LoadedModel):
-        loaded = model
+        own = model.tokenizer or inside.tokenizer
+        loaded = replace(model, model=given, tokenizer=own, prompt=model.prompt or inside.prompt)
     else:
         options: dict[str, Any] = {} if device is None else {"device": device}
         return load(model, **options)
@@ -74,7 +78,8 @@ def read_inputs(given: Any, loaded: LoadedModel, truncate: bool) -> tuple[Tokens
         tokens = tokenize(replace(loaded, tokenizer=tokenizer_of(loaded)), given, truncate=truncate)
         return tokens, inputs_of(tokens, loaded)
     if isinstance(given, Mapping):
-        inputs = {name: _as_argument(x, loaded.model.device) for name, x in given.items()}
+        device = device_of(loaded.model)
+        inputs = {name: _as_argument(x, device) for name, x in given.items()}
         return None, _with_a_start(inputs, loaded)
     try:
         ids = torch.as_tensor(given)
@@ -107,7 +112,7 @@ def inputs_of(tokens: Tokens, loaded: LoadedModel) -> dict[str, Any]:
 
 
 def _arguments(ids: torch.Tensor, loaded: LoadedModel) -> dict[str, Any]:
-    ids = ids.to(loaded.model.device)
+    ids = ids.to(device_of(loaded.model))
     return _with_a_start({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, loaded)
 
 

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedModel
 
+from softmap.errors import ModelError
+from softmap.models.continuing import PRUNED_SINCE, Run
+from softmap.models.entering import watching_calls
 from softmap.models.pictures import Seen
 
 if TYPE_CHECKING:
@@ -60,6 +63,22 @@ class Read:
         grown = count if self.real.shape[1] < count else 0  # tokens that came after the mask was given are real
         return range(int(places[0]), max(int(places[-1]) + 1, grown))
 
+    def crop(self, count: int, stop: int) -> None:
+        """Drop the last tokens, so many, which began at a position."""
+        while count > 0 and self.ids:
+            last = self.ids.pop()
+            if last.shape[1] > count:
+                self.ids.append(last[:, : last.shape[1] - count])
+            count -= last.shape[1]
+        self.real = None if self.real is None else self.real[:, :stop]
+
+    def begins(self, ids: Any) -> bool:
+        """Whether these ids begin with all those that were read, and go on."""
+        if not self.ids or not isinstance(ids, torch.Tensor) or ids.ndim != 2:
+            return False
+        whole = torch.cat(self.ids, 1)
+        return ids.shape[1] > whole.shape[1] and torch.equal(ids[:, : whole.shape[1]].cpu(), whole)
+
     def ranges(self, count: int) -> list[range]:
         """`real_range` of every sequence."""
         return [self.real_range(item, count) for item in range(0 if self.real is None else len(self.real))]
@@ -74,6 +93,8 @@ class Reader:
         target: what an encoder-decoder's decoder reads.
         seen: the runs that were given pictures.
         failed: whether a run ended with an exception.
+        cache: the cache of the last run that had one.
+        cached: how many tokens it held after that run.
     """
 
     recorder: Recorder
@@ -82,7 +103,10 @@ class Reader:
     target: Read = field(default_factory=Read)
     seen: list[Seen] = field(default_factory=list)
     failed: bool = False
+    cache: Any = None
+    cached: int = 0
     _depth: int = 0
+    _generating: list[Any] = field(default_factory=list)
 
     @contextlib.contextmanager
     def watching(self, model: PreTrainedModel) -> Iterator[None]:
@@ -90,29 +114,78 @@ class Reader:
         with contextlib.ExitStack() as undo:
             for module in model.modules():
                 if isinstance(module, PreTrainedModel):
-                    undo.callback(module.register_forward_pre_hook(self._before, with_kwargs=True).remove)
-                    undo.callback(module.register_forward_hook(self._after, always_call=True).remove)
+                    undo.enter_context(watching_calls(module, self._before, self._after))
+                if hasattr(module, "generate"):
+                    undo.enter_context(watching_calls(module, self._generates, self._generated, "generate"))
             yield
+            lost = self._lost()
+            if lost and not self.recorder.is_cropped(self.cache, self.cached - lost):
+                got = f"one that has lost {lost} tokens before its end"
+                raise ModelError(self.recorder.name, "a cache that is as the last run left it", got, PRUNED_SINCE)
+            self._drop_rejected(lost)
 
     def _before(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.recorder.is_elsewhere():
             return
         self._depth += 1
+        self.recorder.running = True
         if self._depth > 1:
             return
         names = list(inspect.signature(module.forward).parameters)
         given = dict(zip(names, args, strict=False)) | kwargs
         batch = next((len(given[name]) for name in BATCHED if isinstance(given.get(name), torch.Tensor)), None)
-        self.recorder.begin_run(batch)
+        self.recorder.begin_run(self._run(batch, given))
         self._read(given)
         seen = Seen.of(module.config, given)
         if seen is not None:
             self.seen.append(seen)
 
+    def _generates(self, module: Any, *_: Any) -> None:
+        if not self.recorder.is_in_another_thread():
+            self._generating.append(module)
+            self._look_for_drafts()
+
+    def _generated(self, *_: Any) -> None:
+        if not self.recorder.is_in_another_thread():
+            self._generating.pop()
+            self._look_for_drafts()
+
+    def _look_for_drafts(self) -> None:
+        """Pass over what a model generates while it generates: drafts for itself, as with assistant_early_exit."""
+        self.recorder.drafting = len(set(self._generating)) < len(self._generating)
+
     def _after(self, module: Any, args: Any, output: Any) -> None:
         if not self.recorder.is_elsewhere():
             self._depth -= 1
-            self.failed |= output is None  # which no model gives; the hook is called after an exception too
+            self.recorder.running = self._depth > 0
+            self.failed |= output is None  # which no model gives, so that it stands for an exception
+            cache = None if self.recorder.running else _cache_of(output)
+            if cache is not None:
+                self.cache, self.cached = cache, _held(cache)
+
+    def _run(self, batch: int | None, given: dict[str, Any]) -> Run:
+        """What a run begins with. Tokens that its cache has lost since the run before are dropped."""
+        cache, lost = given.get("past_key_values"), 0
+        goes_on = cache is not None and cache is self.cache
+        if goes_on:
+            lost = self._lost()
+            self._drop_rejected(lost)
+        kept = 0 if cache is None else _held(cache)
+        text = self.target if self.encoder_decoder else self.tokens
+        ids = given.get("decoder_input_ids" if self.encoder_decoder else "input_ids")
+        encoded = given.get("encoder_outputs") is not None
+        return Run(batch, cache, kept, lost, encoded, repeats=not kept and text.begins(ids))
+
+    def _lost(self) -> int:
+        """How many tokens the cache has lost since the last run: drafts that generation rejected, or a crop by hand."""
+        left = 0 if self.cache is None else _held(self.cache)
+        return max(0, self.cached - left) if left else 0  # an empty one was reset, for another text
+
+    def _drop_rejected(self, lost: int) -> None:
+        if lost:
+            self.cached -= lost
+            (self.target if self.encoder_decoder else self.tokens).crop(lost, self.cached)
+            self.recorder.crop(self.cached)
 
     def _read(self, given: dict[str, Any]) -> None:
         ids, mask = given.get("input_ids"), given.get("attention_mask")
@@ -128,3 +201,15 @@ class Reader:
         if isinstance(target_mask, torch.Tensor) and target_mask.ndim == 2:
             self.target.real = target_mask.detach().cpu().bool()
             self.recorder.targets = self.target.ranges(target_mask.shape[1])
+
+
+def _cache_of(output: Any) -> Any:
+    """The cache that a run of a model gives back; None without one."""
+    if isinstance(output, tuple):
+        return next((each for each in output if hasattr(each, "get_seq_length")), None)
+    return getattr(output, "past_key_values", None)
+
+
+def _held(cache: Any) -> int:
+    """How many tokens a cache holds."""
+    return int(cache.get_seq_length()) if hasattr(cache, "get_seq_length") else 0

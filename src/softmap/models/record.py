@@ -15,11 +15,12 @@ from softmap.models.keeping import Keeping
 from softmap.models.options import inputs_of, read_chunk, read_inputs, read_keeping, read_model
 from softmap.models.session import Session
 from softmap.models.settings import quiet_transformers
+from softmap.models.unwrapping import in_order_of_giving
 from softmap.writing import unfinished
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedModel
+    from transformers import Pipeline
 
     from softmap.matrix import AttentionMatrix
     from softmap.models.load import LoadedModel
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 def record(
     text_or_inputs: Any,
-    model: str | os.PathLike[str] | PreTrainedModel | LoadedModel | None = None,
+    model: str | os.PathLike[str] | nn.Module | Pipeline | LoadedModel | None = None,
     *,
     layers: Collection[int] | None = None,
     keep_values: bool = True,
@@ -53,7 +54,8 @@ def record(
         text_or_inputs: a text; token ids, (tokens,) or (batch, tokens); or what a tokenizer or processor returns, a
             mapping of the model's arguments, with an attention_mask where sequences are padded.
         model: a hub id, a directory, a loaded ``PreTrainedModel``, what `softmap.models.load` gave (which takes dtype
-            and device_map), or None for the bundled model.
+            and device_map), or None for the bundled model. Or what a model stands in: a ``SentenceTransformer``, a
+            ``CrossEncoder``, a pipeline, a ``PeftModel``, a compiled or parallel module.
         layers: which layers to keep, by number, in the order in which they run; all of them unless given.
         keep_values: whether v is kept; without it there is no output of step 4.
         statistics_only: whether q, k and v are left out.
@@ -151,7 +153,7 @@ class LiveRecording:
 
 @contextlib.contextmanager
 def recording(
-    model: PreTrainedModel | LoadedModel,
+    model: nn.Module | Pipeline | LoadedModel,
     *,
     layers: Collection[int] | None = None,
     keep_values: bool = True,
@@ -162,11 +164,12 @@ def recording(
 ) -> Iterator[LiveRecording]:
     """Record whatever a loaded model runs in the block, such as ``model(**inputs)`` or ``model.generate(...)``.
 
-    With a cache each run continues the one before: the matrix is that of all queries so far against all keys. In the
+    With a cache each run continues the one before: the matrix is that of all queries so far against all keys. Tokens
+    that the cache drops, such as drafts that assisted generation rejects, are dropped from the recording. In the
     block there are no gradients. Afterwards, and after an exception, the model is as it was found.
 
     Args:
-        model: a ``PreTrainedModel``, in evaluation mode, or what `softmap.models.load` gave.
+        model: a ``PreTrainedModel``, in evaluation mode, what `softmap.models.load` gave, or what a model stands in.
         layers: as in `record`.
         keep_values: as in `record`.
         statistics_only: as in `record`.
@@ -181,7 +184,7 @@ def recording(
     keeping = read_keeping(layers, keep_values, statistics_only, summary, dtype)
     loaded = read_model(model, None, tokenizer)
     live, session = LiveRecording(), Session(loaded, keeping, None)
-    with session.open():
+    with session.open(), in_order_of_giving(model):
         yield live
     live._recording = session.recording()
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from softmap.errors import ModelError
 from softmap.models.attending import Call, Piece, attend, rows_to_compare, tolerance
-from softmap.models.growing import AGAIN, Block, Growing
+from softmap.models.continuing import Run, key_in_cache
+from softmap.models.growing import Block, Growing
 from softmap.models.keeping import wanted_of
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ class Recorder:
         targets: the positions of the real tokens that a decoder reads, of each sequence; None where nobody said.
         shared: what was made of a mask of this run, for all layers that are handed the same.
         copies: whether q, k and v are copied, since a cache may write over them later.
+        running: whether a model is running that says where its runs begin; else parts of it are called one by one.
+        drafting: whether the model drafts what it will read itself, in runs beside those that are recorded.
+        run: the present run of the model.
     """
 
     name: str
@@ -63,6 +67,9 @@ class Recorder:
     targets: list[range] | None = None
     shared: dict[Any, Any] = field(default_factory=dict)
     copies: bool = True
+    running: bool = False
+    drafting: bool = False
+    run: Run = field(default_factory=Run)
     layers: dict[LayerKey, list[Growing]] = field(default_factory=dict)
     entered: dict[nn.Module, Tensor] = field(default_factory=dict)
     crossing: dict[LayerKey, bool] = field(default_factory=dict)
@@ -72,10 +79,14 @@ class Recorder:
     _thread: int = field(default_factory=threading.get_ident)
 
     def is_elsewhere(self) -> bool:
+        """Whether a run of the model is none of the recording's: another thread's, or one that drafts for another."""
+        return self.drafting or self.is_in_another_thread()
+
+    def is_in_another_thread(self) -> bool:
         """Whether another thread than the recording's calls: its run of the model is its own business."""
         return threading.get_ident() != self._thread
 
-    def begin_run(self, batch: int | None) -> None:
+    def begin_run(self, run: Run) -> None:
         """The model begins to run.
 
         Raises:
@@ -84,9 +95,37 @@ class Recorder:
         self.visits.clear()
         self.shared.clear()
         self._run += 1
-        if None not in (self.batch, batch) and batch != self.batch:
-            raise ModelError(self.name, f"{self.batch} sequences in each run of the model", f"{batch}", AGAIN)
-        self.batch = self.batch or batch
+        self.run = run
+        if None not in (self.batch, run.batch) and run.batch != self.batch:
+            raise ModelError(self.name, f"{self.batch} sequences in each run of the model", *run.refuse_batch())
+        self.batch = self.batch or run.batch
+
+    def enter(self, module: nn.Module) -> None:
+        """An attention layer begins to run. Called by itself, a second time, it begins another run of the model."""
+        if not self.running and self.visits.get(module):
+            self.begin_run(Run())
+        self.visits[module] = self.visits.get(module, 0) + 1
+
+    def is_cropped(self, cache: Any, stop: int) -> bool:
+        """Whether a cache still ends with the key of this position, so that it lost what came after it."""
+        for (module, _), layer in self.layers.items():
+            for item, each in enumerate(layer):
+                key = key_in_cache(cache, getattr(module, "layer_idx", None), item, stop - 1)
+                grows = each.blocks and each.is_decoders and not self.crossing[module, 0]
+                if key is not None and grows and not each.blocks[-1].may_have(stop - 1, key):
+                    return False
+        return True
+
+    def crop(self, stop: int) -> None:
+        """Drop what was recorded from a position on, in the layers that go on token by token."""
+        grown = [(key, each) for key, layer in self.layers.items() for each in layer if each.blocks]
+        own = [each for key, each in grown if not self.crossing[key] and each.is_decoders]
+        ends = {each.blocks[-1].rows.stop for each in own}
+        cross = [each for key, each in grown if self.crossing[key] and each.blocks[-1].rows.stop in ends]
+        for each in own:
+            each.crop(stop, keys=True)
+        for each in cross:
+            each.crop(stop, keys=False)
 
     def saw(self, module: nn.Module, given: Mapping[str, Any]) -> None:
         """What an attention layer is called with."""
@@ -153,6 +192,10 @@ class Recorder:
                 raise ModelError(f"{self.name}, {self.paths[call.module]}", "one for each sequence", got, hint)
             self.layers[key] = [Growing(call.module, self.paths[call.module]) for _ in range(self.batch)]
             self.crossing[key] = call.module in self.cross
+        if call.q.shape[0] != self.batch and self.batch != 1:
+            found = replace(self.run, batch=call.q.shape[0])
+            path = f"{self.name}, {self.paths[call.module]}"
+            raise ModelError(path, f"{self.batch} sequences in each run of the model", *found.refuse_batch())
         return self.layers[key]
 
     def _settle(self, key: LayerKey | None) -> None:
@@ -210,7 +253,10 @@ class Recorder:
         if first or beside:
             growing.blocks.append(Block())
         growing.swept = swept if first and wanted is not None else None
-        growing.blocks[-1].add(piece, path, keep=keep, values=self.keeping.values, copy=self.copies)
+        assert self._last is not None  # the layer that calls
+        others = [each.blocks[-1] for each in self.layers[self._last] if each is not growing and each.blocks]
+        growing.blocks[-1].check(piece, path, self.run, others)
+        growing.blocks[-1].add(piece, keep=keep, values=self.keeping.values, copy=self.copies)
         return output
 
     def _entered(self, call: Call, item: int, piece: Piece, side: Side) -> Tensor | None:
