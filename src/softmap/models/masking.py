@@ -10,7 +10,7 @@ function is asked strip by strip.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import getclosurevars
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -44,6 +44,7 @@ class ModelMask:
         valid: which keys are real tokens, (batch, positions), or None for all; beyond its end none is.
         by_element: whether the function wants single numbers, not tensors of them.
         model: the kind of model that asks, as errors name it.
+        asked: all that it asks with, of which another implementation would make its mask; empty where nobody knows.
     """
 
     rows: range
@@ -52,6 +53,7 @@ class ModelMask:
     valid: Bool[Tensor, "batch positions"] | None
     by_element: bool
     model: str = "the model"
+    asked: Mapping[str, Any] = field(default_factory=dict)
     ndim = 4  # as the tensor has that others make of it
 
     @property

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedModel
 
+from softmap.errors import SoftmapError
 from softmap.models.pictures import Seen
 
 if TYPE_CHECKING:
@@ -82,7 +83,11 @@ class Reader:
     target: Read = field(default_factory=Read)
     seen: list[Seen] = field(default_factory=list)
     failed: bool = False
-    _depth: int = 0
+
+    def forget(self) -> None:
+        """Begin anew: what was read is another thread's."""
+        self.tokens, self.target, self.failed = Read(), Read(), False
+        self.seen.clear()
 
     @contextlib.contextmanager
     def watching(self, model: PreTrainedModel) -> Iterator[None]:
@@ -95,23 +100,30 @@ class Reader:
             yield
 
     def _before(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self.recorder.is_elsewhere():
+        turns = self.recorder.turns
+        if not turns.enter():
             return
-        self._depth += 1
-        if self._depth > 1:
-            return
+        try:
+            with turns.lock:
+                self._begin(module, args, kwargs)
+        except SoftmapError as error:
+            if not turns.keeps(error):
+                raise
+
+    def _begin(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         names = list(inspect.signature(module.forward).parameters)
         given = dict(zip(names, args, strict=False)) | kwargs
         batch = next((len(given[name]) for name in BATCHED if isinstance(given.get(name), torch.Tensor)), None)
         self.recorder.begin_run(batch)
+        asked = given.get("output_attentions")
+        self.recorder.weights_asked = bool(module.config.output_attentions if asked is None else asked)
         self._read(given)
         seen = Seen.of(module.config, given)
         if seen is not None:
             self.seen.append(seen)
 
     def _after(self, module: Any, args: Any, output: Any) -> None:
-        if not self.recorder.is_elsewhere():
-            self._depth -= 1
+        if self.recorder.turns.leave():
             self.failed |= output is None  # which no model gives; the hook is called after an exception too
 
     def _read(self, given: dict[str, Any]) -> None:

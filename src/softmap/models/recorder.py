@@ -7,7 +7,6 @@ calls in the next run of the model continues (a cache).
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from softmap.models.keeping import Keeping
+    from softmap.models.turns import Turns
 
 LayerKey = tuple["nn.Module", int]
 
@@ -43,6 +43,7 @@ class Recorder:
         name: the model, as errors name it.
         paths: the path of each module.
         keeping: what is kept.
+        turns: the threads that run the model, one of which is recorded.
         settled: called with each layer's number and what it left of each sequence, when it is complete.
         cross: the modules whose present run looks at another sequence.
         visits: how often each module has run in the present run of the model.
@@ -51,11 +52,14 @@ class Recorder:
         targets: the positions of the real tokens that a decoder reads, of each sequence; None where nobody said.
         shared: what was made of a mask of this run, for all layers that are handed the same.
         copies: whether q, k and v are copied, since a cache may write over them later.
+        cast: the dtype that autocast had the last layer compute in; None without it.
+        weights_asked: whether the present run is asked for its attention weights.
     """
 
     name: str
     paths: Mapping[nn.Module, str]
     keeping: Keeping
+    turns: Turns
     settled: Callable[[int, list[Growing]], None] | None = None
     cross: set[nn.Module] = field(default_factory=set)
     visits: dict[nn.Module, int] = field(default_factory=dict)
@@ -63,17 +67,20 @@ class Recorder:
     targets: list[range] | None = None
     shared: dict[Any, Any] = field(default_factory=dict)
     copies: bool = True
+    cast: torch.dtype | None = None
+    weights_asked: bool = False
     layers: dict[LayerKey, list[Growing]] = field(default_factory=dict)
     entered: dict[nn.Module, Tensor] = field(default_factory=dict)
     crossing: dict[LayerKey, bool] = field(default_factory=dict)
     _last: LayerKey | None = None
     _last_visit: tuple[LayerKey, int] | None = None
     _run: int = 0
-    _thread: int = field(default_factory=threading.get_ident)
 
-    def is_elsewhere(self) -> bool:
-        """Whether another thread than the recording's calls: its run of the model is its own business."""
-        return threading.get_ident() != self._thread
+    def forget(self) -> None:
+        """Begin anew: what was recorded is another thread's."""
+        for each in (self.cross, self.visits, self.shared, self.layers, self.entered, self.crossing):
+            each.clear()
+        self.batch = self.targets = self._last = self._last_visit = None
 
     def begin_run(self, batch: int | None) -> None:
         """The model begins to run.
