@@ -1,4 +1,4 @@
-"""torch.autocast around a model's run: what attention computes in then, and softmap's own sums out of its reach."""
+"""torch's settings around a model's run: what attention computes in under autocast, and softmap's sums out of their reach."""
 
 from __future__ import annotations
 
@@ -36,10 +36,12 @@ def as_cast(call: Call) -> Call:
 
 
 @contextlib.contextmanager
-def without_autocast(device: str) -> Iterator[None]:
-    """Compute in the dtypes that are there, on the CPU and on this device."""
+def undisturbed(device: str) -> Iterator[None]:
+    """Compute in the dtypes that are there, on this device; what is made new is made on the CPU, unless it says where."""
     with contextlib.ExitStack() as stack:
         for kind in {"cpu", device}:
             if cast_dtype(kind) is not None:
                 stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
         yield

@@ -21,7 +21,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from softmap.errors import ModelError, SoftmapError
 from softmap.models.attending import Call, attend
-from softmap.models.casting import as_cast, without_autocast
+from softmap.models.casting import as_cast, cast_dtype, undisturbed
 from softmap.models.compiling import uncompiled
 from softmap.models.gradients import refuse_gradients
 from softmap.models.masking import ModelMask
@@ -79,8 +79,9 @@ def _recorded(call: Call, recorder: Recorder) -> tuple[Any, Any] | None:
         path = f"{recorder.name}, {recorder.paths[call.module]}"
         try:
             refuse_gradients(call, path)
-            with without_autocast(call.q.device.type):
-                output = recorder.attend(as_cast(call))
+            recorder.cast, cast = cast_dtype(call.q.device.type), as_cast(call)
+            with undisturbed(call.q.device.type):
+                output = recorder.attend(cast)
         except SoftmapError as error:
             if turns.keeps(error):
                 return None
@@ -98,8 +99,9 @@ def _attend_unrecorded(call: Call) -> torch.Tensor:
     name = type(call.module).__name__
     call.check(name)
     refuse_gradients(call, name)
-    with without_autocast(call.q.device.type):
-        return _computed(as_cast(call))
+    cast = as_cast(call)
+    with undisturbed(call.q.device.type):
+        return _computed(cast)
 
 
 def _computed(call: Call) -> torch.Tensor:

@@ -84,9 +84,8 @@ class ModelMask:
             for item in range(self.shape[0])
         ]
         lowest = torch.finfo(added.dtype).min
-        return added + torch.zeros(len(seen), 1, *self.shape[2:]).masked_fill(~torch.stack(seen)[:, None], lowest).to(
-            added
-        )
+        hidden = ~torch.stack(seen)[:, None].to(added.device)  # (batch, 1, queries, keys)
+        return added + torch.zeros_like(hidden, dtype=added.dtype).masked_fill(hidden, lowest)
 
     __add__ = __radd__
 

@@ -14,7 +14,7 @@ import torch
 from softmap import __version__
 from softmap.decoding import tokens_of_ids
 from softmap.errors import ModelError, ParameterError, RecordingError
-from softmap.models.casting import without_autocast
+from softmap.models.casting import undisturbed
 from softmap.models.interface import calls_interface, find_others, standing_in
 from softmap.models.keeping import Keeping, keep
 from softmap.models.options import tokenizer_of
@@ -81,7 +81,7 @@ class Session:
         Raises:
             ModelError: nothing ran, or not every layer was seen.
         """
-        with without_autocast(self.loaded.model.device.type):
+        with undisturbed(self.loaded.model.device.type):
             return self._put_together()
 
     def _put_together(self) -> Recording:
@@ -207,7 +207,7 @@ class Session:
 
     def origin(self) -> Origin:
         model, kept = self.loaded.model, self.recorder.keeping.dtype
-        dtype = str(model.dtype).removeprefix("torch.")
+        dtype = str(self.recorder.cast or model.dtype).removeprefix("torch.")
         packages = {"softmap": __version__, "torch": torch.__version__, "transformers": version("transformers")}
         return Origin(
             model=self.loaded.name,
