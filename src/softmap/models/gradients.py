@@ -1,10 +1,11 @@
-"""Attention that gradients would have to flow through: refused, since softmap's kernels give none."""
+"""Attention that torch would have to trace, for gradients or for torch.func: refused, since softmap's kernels can't be."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import torch
+from torch._C._functorch import is_batchedtensor
 from torch.autograd import forward_ad
 
 from softmap.errors import ModelError
@@ -30,8 +31,11 @@ def refuse_gradients(call: Call, name: str) -> None:
         name: the model and the layer, as the error names them.
 
     Raises:
-        ModelError: gradients are on, and something that the call is given needs them.
+        ModelError: gradients are on, and something that the call is given needs them; a run inside torch.func.vmap.
     """
+    if is_batchedtensor(call.q):
+        hint = "Give the model a batch: each of its sequences is recorded."
+        raise ModelError(name, "a run of the model by itself", "one inside torch.func.vmap", hint)
     if torch.is_grad_enabled():
         needing = [argument for argument, tensor in _tensors(call) if tensor.requires_grad]
         if needing:

@@ -149,8 +149,8 @@ def _model_mask(
     )
 
 
-AttentionInterface.register(IMPLEMENTATION, _attend)
-AttentionMaskInterface.register(IMPLEMENTATION, _mask)
+AttentionInterface.register(IMPLEMENTATION, torch.compiler.disable(_attend))  # tracing the kernels takes minutes
+AttentionMaskInterface.register(IMPLEMENTATION, torch.compiler.disable(_mask))
 
 
 @contextlib.contextmanager
