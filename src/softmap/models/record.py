@@ -176,7 +176,7 @@ def recording(
     """
     keeping = read_keeping(layers, keep_values, statistics_only, summary, dtype)
     loaded = read_model(model, None, tokenizer)
-    live, session = LiveRecording(), Session(loaded, keeping, None)
+    live, session = LiveRecording(), Session(loaded, keeping, None, any_thread=True)
     with session.open():
         yield live
     live._recording = session.recording()

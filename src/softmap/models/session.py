@@ -50,6 +50,7 @@ class Session:
         progress: Callable[[int, int], None] = lambda done, total: None,
         *,
         single_run: bool = False,
+        any_thread: bool = False,
     ) -> None:
         model = loaded.model
         self.single_run = single_run
@@ -59,7 +60,7 @@ class Session:
         self.others = find_others(model, loaded.name)
         self.encoder_decoder = bool(model.config.is_encoder_decoder)
         paths = {module: path for path, module in model.named_modules()}
-        self.turns = Turns(loaded.name, shared=not single_run)
+        self.turns = Turns(loaded.name, any_thread)
         self.recorder = Recorder(loaded.name, paths, keeping, self.turns, self._settled, copies=not single_run)
         self.count = sum(calls_interface(module) for module in model.modules())
         self.reader = Reader(self.recorder, self.encoder_decoder)

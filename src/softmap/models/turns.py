@@ -39,12 +39,12 @@ class Turns:
 
     Attributes:
         name: the model, as errors name it.
-        shared: whether another thread than the block's own may be recorded.
+        any_thread: whether another thread than the block's own may be recorded.
         forget: called when what was recorded of a thread so far is let go, for one that comes first.
     """
 
     name: str
-    shared: bool
+    any_thread: bool
     forget: Callable[[], None] = _nothing
     lock: threading.RLock = field(default_factory=threading.RLock)
     _opener: Thread = field(default_factory=threading.current_thread)
@@ -56,14 +56,14 @@ class Turns:
 
     def __post_init__(self) -> None:
         self._here = threading.local()  # how deep a thread is in runs of the model, and whether it had gradients
-        self._closed = False
+        self._closing = self._closed = self._cut_off = False
         self._busy: WeakSet[Thread] = WeakSet()
         self._rest = threading.Condition(self.lock)
         self._away: set[Thread] = set()  # threads other than the block's own, in a run that is recorded, or was
 
     def open(self, modules: Collection[nn.Module]) -> None:
         """Leave out the threads that are running the model already: what they have read was not seen."""
-        if self.shared:
+        if self.any_thread:
             self._busy.update(thread for thread in self._there if _stands_in(thread, modules))
             self._busy.discard(self._opener)
 
@@ -88,7 +88,7 @@ class Turns:
             return False
         thread = threading.current_thread()
         with self.lock:
-            if self._closed or not self._take(thread):
+            if self._closing or not self._take(thread):
                 return False
             self._ran = True
             if thread is not self._opener:
@@ -101,11 +101,13 @@ class Turns:
         """It has run. Return whether it is recorded."""
         self._here.depth = max(0, self._here.__dict__.get("depth", 0) - 1)  # it may have begun before the block did
         with self.lock:
+            ours = not self.is_elsewhere()
             if not self._here.depth and "gradients" in self._here.__dict__:
                 torch.set_grad_enabled(self._here.__dict__.pop("gradients"))
                 self._away.discard(threading.current_thread())
+                self._closed |= self._closing and ours  # it may begin its next run right away
                 self._rest.notify_all()
-            return not self.is_elsewhere()
+            return ours
 
     def keeps(self, error: SoftmapError) -> bool:
         """Whether an error is kept for the end of the block: another thread's is, as a streamer waits for its words.
@@ -120,10 +122,11 @@ class Turns:
         return True
 
     def close(self) -> None:
-        """Record nothing more, and wait for another thread's present run: the model is put back after it."""
+        """Record no run that begins from now on, and wait for another thread's present one: it is recorded whole."""
         with self.lock:
+            self._closing = True
+            self._cut_off = not self._rest.wait_for(lambda: not self._away, PATIENCE_S)
             self._closed = True
-            self._rest.wait_for(lambda: not self._away, PATIENCE_S)
 
     def check(self, modules: Collection[nn.Module]) -> None:
         """Refuse what is not one thread's, or not yet over.
@@ -139,7 +142,7 @@ class Turns:
             self._check_others(modules)
             return
         other = self._owner is not self._opener
-        if other and _stands_in(self._owner, modules):
+        if other and (self._cut_off or _stands_in(self._owner, modules)):
             hint = "Join the thread in the block."
             raise ModelError(self.name, "a run that ends in the block", f"one in {_named(self._owner)}", hint)
         rank = min(1, self._rank(self._owner))
@@ -182,7 +185,7 @@ class Turns:
             self.forget()
             self._owner, self._ran = thread, False
             return True
-        if self.shared:
+        if self.any_thread:
             self._left_out.setdefault(thread, why or f"beside {_named(self._owner)}")
         return False
 
@@ -194,7 +197,7 @@ class Turns:
         """Why a thread is not recorded, were it the only one; None where it can be."""
         if thread is self._opener:
             return None
-        if not self.shared:
+        if not self.any_thread:
             return "another than the one that records"
         if thread in self._busy:
             return "which was running the model before the block"
