@@ -289,7 +289,7 @@ class Call:
                 :, chosen.to(self.mask.device)
             ]
             if strip.dtype == torch.bool:
-                strip = torch.zeros(strip.shape, device=strip.device).masked_fill(~strip, lowest)
+                strip = torch.zeros_like(strip, dtype=torch.float32).masked_fill(~strip, lowest)
             return strip[None].float()
         key = torch.arange(keys.start, keys.stop)
         query = (chosen + rows.start)[:, None]
@@ -299,7 +299,7 @@ class Call:
             seen = key <= query
         else:
             return None
-        return torch.zeros(seen.shape).masked_fill(~seen, lowest)[None, None].to(self.q.device)
+        return torch.zeros_like(seen, dtype=torch.float32).masked_fill(~seen, lowest)[None, None].to(self.q.device)
 
 
 def attend(piece: Piece, wanted: Wanted | None, problem: Problem) -> tuple[Tensor, kernels.Swept | None]:
@@ -350,7 +350,7 @@ def rows_to_compare(queries: int, keys: int) -> Tensor:
     """All rows of a page; some of a longer matrix, the last among them."""
     if queries <= PAGE and keys <= PAGE:
         return torch.arange(queries)
-    chosen: Tensor = torch.linspace(0, queries - 1, min(queries, SAMPLE)).round().long()
+    chosen: Tensor = torch.linspace(0, queries - 1, min(queries, SAMPLE), dtype=torch.float64).round().long()
     return chosen
 
 

@@ -250,7 +250,8 @@ def _taken(x: Tensor, copy: bool) -> Tensor:
 def _fingerprints(k: Float[Tensor, "kv_heads keys d_k"]) -> Float[Tensor, " keys"]:
     """One number for each key, on the CPU: its product with a fixed random vector."""
     heads, _, width = k.shape
-    vector = torch.randn(heads, width, generator=torch.Generator().manual_seed(0)).to(k.device)
+    generator = torch.Generator().manual_seed(0)
+    vector = torch.randn(heads, width, dtype=torch.float32, generator=generator).to(k.device)
     return torch.einsum("hnd,hd->n", k.float(), vector).cpu()
 
 

@@ -12,23 +12,34 @@ import inspect
 import re
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from softmap.errors import ModelError
-from softmap.models.attending import Call, attend, eager_function
+from softmap.errors import ModelError, SoftmapError
+from softmap.models.attending import Call, attend
+from softmap.models.casting import as_cast, cast_dtype, undisturbed
+from softmap.models.compiling import uncompiled
+from softmap.models.gradients import refuse_gradients
 from softmap.models.masking import ModelMask
-from softmap.models.settings import quiet_transformers
+from softmap.models.standing import (
+    IMPLEMENTATION,
+    Standing,
+    configs_of,
+    found_in,
+    mask_as_asked,
+    own_function,
+    own_mask,
+)
+from softmap.models.weights import gives_weights, is_a_page, own_answer, warn_of_weights
 from softmap.recorded import OtherLayer
 
 if TYPE_CHECKING:
     from softmap.models.recorder import Recorder
 
-IMPLEMENTATION = "softmap"
 OTHER_SEQUENCE = ("key_value_states", "encoder_hidden_states", "cross_attention_states", "kv_hidden_states")
 """Arguments by which attention layers are given another sequence to look at."""
 ATTENTION = re.compile(r"Attention|Attn")
@@ -37,13 +48,8 @@ REFUSED = (
     "softmap sees attention that goes through transformers' AttentionInterface; the table of models is in the docs."
 )
 
-KNOWN = re.compile(r"(paged\|)?(eager|sdpa|flex_attention|flash_attention_\d|softmap)|.+/.+")
-"""Attention functions that compute what a model's eager one does: transformers' own, and kernels of the hub."""
-
 _recorders: weakref.WeakKeyDictionary[nn.Module, Recorder] = weakref.WeakKeyDictionary()
 """The recording that each module is in."""
-_found: dict[int, tuple[Recorder, str]] = {}
-"""What the configurations of models in a recording were set to before, by their id."""
 _OPENING = threading.Lock()
 
 
@@ -51,51 +57,72 @@ def _attend(
     module: nn.Module, query: Any, key: Any, value: Any, attention_mask: Any = None, **options: Any
 ) -> tuple[Any, Any]:
     """The attention function: arrays (batch, heads, tokens, d) in, the output (batch, tokens, heads, d_v) out."""
-    recorder = _recorders.get(module)
-    ours = recorder is not None and not recorder.is_elsewhere()
-    own = None if ours or isinstance(attention_mask, ModelMask) else _own_function(module)
-    if own is not None:
-        return own(module, query, key, value, attention_mask, **options)
     call = Call(module, query, key, value, attention_mask, options)
-    output = recorder.attend(call) if ours and recorder is not None else _attend_unrecorded(call)
-    return output.transpose(1, 2).contiguous(), None
+    recorder = _recorders.get(module)
+    answer = None if recorder is None else _recorded(call, recorder)
+    if answer is not None:
+        return answer
+    standing, own = found_in(getattr(module, "config", None))[0], own_function(module)
+    if recorder is None and standing is not None:
+        standing.refuse_new(module)
+    if own is not None and (not isinstance(attention_mask, ModelMask) or attention_mask.asked):
+        return own(module, query, key, value, own_mask(module, attention_mask), **options)
+    return _attend_unrecorded(call).transpose(1, 2).contiguous(), None
 
 
-def _own_function(module: nn.Module) -> Callable[..., tuple[Any, Any]] | None:
-    """The function that a model is set to, where softmap only stands in: as another thread's recording has it do."""
-    config = getattr(module, "config", None)
-    found = _found.get(id(config))
-    implementation = getattr(config, "_attn_implementation", IMPLEMENTATION) if found is None else found[1]
-    if implementation == IMPLEMENTATION:
-        return None
-    own: Callable[..., tuple[Any, Any]] | None = AttentionInterface().get(implementation, eager_function(module))
-    return own
+def _recorded(call: Call, recorder: Recorder) -> tuple[Any, Any] | None:
+    """What the model gets back where its run is recorded; None of a run that is another thread's own business."""
+    turns = recorder.turns
+    with turns.turn() as ours:
+        if not ours:
+            return None
+        path = f"{recorder.name}, {recorder.paths[call.module]}"
+        try:
+            refuse_gradients(call, path)
+            recorder.cast, cast = cast_dtype(call.q.device.type), as_cast(call)
+            with undisturbed(call.q.device.type):
+                output = recorder.attend(cast)
+        except SoftmapError as error:
+            if turns.keeps(error):
+                return None
+            raise
+        if gives_weights(call):
+            if is_a_page(call):
+                return own_answer(call)
+            if recorder.weights_asked:
+                recorder.weights_asked = False  # said once
+                warn_of_weights(path, call)
+        return output.transpose(1, 2).contiguous(), None
 
 
 def _attend_unrecorded(call: Call) -> torch.Tensor:
     name = type(call.module).__name__
     call.check(name)
+    refuse_gradients(call, name)
+    cast = as_cast(call)
+    with undisturbed(call.q.device.type):
+        return _computed(cast)
+
+
+def _computed(call: Call) -> torch.Tensor:
     rows, keys = call.positions or (range(call.q.shape[2]), range(call.k.shape[2]))
     output = call.q.new_zeros(*call.q.shape[:3], call.v.shape[3])
     for item in range(call.q.shape[0]):
         piece = call.piece(item, rows, keys, trim=False)
         output[item] = attend(piece, None, piece.problem)[0]
-    if torch.is_grad_enabled() and call.q.requires_grad:
-        hint = "Run the model under torch.no_grad(), or train it with another attention function."
-        raise ModelError(name, "a run without gradients", "one with gradients", hint)
     return output
 
 
 def _mask(**asked: Any) -> Any:
     """The mask function; another thread's run of a model in a recording gets the mask that it would have without."""
-    recorder, implementation = _found.get(id(asked.get("config")), (None, IMPLEMENTATION))
-    if recorder is None or not recorder.is_elsewhere() or implementation == IMPLEMENTATION:
-        return _model_mask(**asked)
-    own = AttentionMaskInterface().get(implementation)
-    return None if own is None else own(**asked)  # as transformers does
+    standing, implementation = found_in(asked.get("config"))
+    if standing is None or not standing.turns.is_elsewhere() or implementation == IMPLEMENTATION:
+        return _model_mask(asked, **asked)
+    return mask_as_asked(implementation, asked)
 
 
 def _model_mask(
+    asked: dict[str, Any],
     *,
     q_length: int,
     kv_length: int,
@@ -118,11 +145,12 @@ def _model_mask(
         valid=None if attention_mask is None else attention_mask.bool(),
         by_element=use_vmap,
         model=getattr(config, "model_type", "the model"),
+        asked=asked,
     )
 
 
-AttentionInterface.register(IMPLEMENTATION, _attend)
-AttentionMaskInterface.register(IMPLEMENTATION, _mask)
+AttentionInterface.register(IMPLEMENTATION, torch.compiler.disable(_attend))  # tracing the kernels takes minutes
+AttentionMaskInterface.register(IMPLEMENTATION, torch.compiler.disable(_mask))
 
 
 @contextlib.contextmanager
@@ -141,20 +169,15 @@ def standing_in(model: PreTrainedModel, recorder: Recorder) -> Iterator[None]:
             for module in modules:
                 undo.callback(_recorders.pop, module, None)
                 _recorders[module] = recorder
-        for config in _configs(model):
-            if not KNOWN.fullmatch(str(config._attn_implementation)):
-                hint = 'Set it to another first: model.set_attn_implementation("sdpa").'
-                expected = "an attention function of transformers' own"
-                raise ModelError(recorder.name, expected, repr(config._attn_implementation), hint)
+        standing = Standing(model, recorder.name, recorder.turns)
+        undo.callback(standing.put_back)
+        standing.take()
         for module in filter(calls_interface, modules):
-            undo.callback(module.register_forward_pre_hook(_before(recorder), with_kwargs=True).remove)
-        for config in _configs(model):
-            undo.callback(_found.pop, id(config), None)
-            _found[id(config)] = recorder, config._attn_implementation
-            undo.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)
-        if model.config._attn_implementation != IMPLEMENTATION:
-            with quiet_transformers():
-                model.set_attn_implementation(IMPLEMENTATION)
+            undo.callback(module.register_forward_pre_hook(_before(recorder, standing), with_kwargs=True).remove)
+        for module in modules:
+            if isinstance(module, PreTrainedModel):
+                undo.callback(module.register_forward_pre_hook(_set_again(recorder, standing)).remove)
+        undo.enter_context(uncompiled())
         undo.enter_context(torch.no_grad())
         yield
 
@@ -222,34 +245,39 @@ def _mixes(module: nn.Module) -> bool:
     )
 
 
-def _before(recorder: Recorder) -> Any:
-    """The hook that sees an attention layer's arguments before it runs."""
+def _set_again(recorder: Recorder, standing: Standing) -> Any:
+    """The hook that sees to it, before a model runs, that softmap still stands in."""
 
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if recorder.is_elsewhere() or module not in recorder.paths:  # a copy of the model has its hooks
-            return
-        recorder.enter(module)
-        given = dict(zip(_parameters(type(module)), args, strict=False)) | kwargs
-        if any(given.get(name) is not None for name in OTHER_SEQUENCE):
-            recorder.cross.add(module)
-        else:
-            recorder.cross.discard(module)
-        recorder.saw(module, given)
+    def hook(module: PreTrainedModel, args: tuple[Any, ...]) -> None:
+        with recorder.turns.turn() as ours:
+            if ours:
+                standing.take_again(configs_of(module))
 
     return hook
 
 
+def _before(recorder: Recorder, standing: Standing) -> Any:
+    """The hook that sees an attention layer's arguments before it runs."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        with recorder.turns.turn() as ours:
+            if ours and module in recorder.paths:  # a copy of the model has its hooks
+                standing.take_again([getattr(module, "config", None)])
+                _note(module, args, kwargs, recorder)
+
+    return hook
+
+
+def _note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], recorder: Recorder) -> None:
+    """See what an attention layer is called with, and how often."""
+    recorder.enter(module)
+    given = dict(zip(_parameters(type(module)), args, strict=False)) | kwargs
+    if any(given.get(name) is not None for name in OTHER_SEQUENCE):
+        recorder.cross.add(module)
+    else:
+        recorder.cross.discard(module)
+    recorder.saw(module, given)
+
+
 def _parameters(kind: type[nn.Module]) -> list[str]:
     return list(inspect.signature(kind.forward).parameters)[1:]
-
-
-def _configs(model: PreTrainedModel) -> list[Any]:
-    """The configurations of a model and all its parts, each once."""
-    waiting = [module.config for module in model.modules() if isinstance(module, PreTrainedModel)]
-    found: dict[int, Any] = {}
-    while waiting:
-        config = waiting.pop()
-        if id(config) not in found:
-            found[id(config)] = config
-            waiting += [sub for name in config.sub_configs if (sub := getattr(config, name, None)) is not None]
-    return list(found.values())

@@ -10,7 +10,7 @@ function is asked strip by strip.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import getclosurevars
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -48,6 +48,7 @@ class ModelMask:
         valid: which keys are real tokens, (batch, positions), or None for all; beyond its end none is.
         by_element: whether the function wants single numbers, not tensors of them.
         model: the kind of model that asks, as errors name it.
+        asked: all that it asks with, of which another implementation would make its mask; empty where nobody knows.
     """
 
     rows: range
@@ -56,6 +57,7 @@ class ModelMask:
     valid: Bool[Tensor, "batch positions"] | None
     by_element: bool
     model: str = "the model"
+    asked: Mapping[str, Any] = field(default_factory=dict)
     ndim = 4  # as the tensor has that others make of it
 
     @property
@@ -86,9 +88,8 @@ class ModelMask:
             for item in range(self.shape[0])
         ]
         lowest = torch.finfo(added.dtype).min
-        return added + torch.zeros(len(seen), 1, *self.shape[2:]).masked_fill(~torch.stack(seen)[:, None], lowest).to(
-            added
-        )
+        hidden = ~torch.stack(seen)[:, None].to(added.device)  # (batch, 1, queries, keys)
+        return added + torch.zeros_like(hidden, dtype=added.dtype).masked_fill(hidden, lowest)
 
     __add__ = __radd__
 

@@ -42,9 +42,10 @@ def _is_projection(
     if x.shape[-1] != projection.in_features:
         return False
     with torch.no_grad():
-        expected = projection(x)  # (tokens, d_model) -> (tokens, heads * d)
+        expected = projection(x.to(projection.weight.dtype))  # (tokens, d_model) -> (tokens, heads * d)
     got = stage.transpose(0, 1).flatten(1)  # (heads, tokens, d) -> (tokens, heads * d)
     if got.shape != expected.shape:
         return False
-    tolerance = (1e-4 + 4 * torch.finfo(x.dtype).eps) * expected.abs().max()
+    rounding = max(torch.finfo(dtype).eps for dtype in (x.dtype, stage.dtype))  # autocast's products are of halves
+    tolerance = (1e-4 + 4 * rounding) * expected.abs().max()
     return bool((got - expected).abs().max() <= tolerance)

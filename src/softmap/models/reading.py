@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedModel
 
-from softmap.errors import ModelError
+from softmap.errors import ModelError, SoftmapError
 from softmap.models.continuing import PRUNED_SINCE, Run
 from softmap.models.entering import watching_calls
 from softmap.models.pictures import Seen
@@ -105,18 +105,23 @@ class Reader:
     failed: bool = False
     cache: Any = None
     cached: int = 0
-    _depth: int = 0
-    _generating: list[Any] = field(default_factory=list)
+
+    def forget(self) -> None:
+        """Begin anew: what was read is another thread's."""
+        self.tokens, self.target, self.failed = Read(), Read(), False
+        self.cache, self.cached = None, 0
+        self.seen.clear()
 
     @contextlib.contextmanager
     def watching(self, model: PreTrainedModel) -> Iterator[None]:
         """See each run of the model, or of a part of it that is run by itself, such as an encoder."""
+        turns = self.recorder.turns
         with contextlib.ExitStack() as undo:
             for module in model.modules():
                 if isinstance(module, PreTrainedModel):
                     undo.enter_context(watching_calls(module, self._before, self._after))
                 if hasattr(module, "generate"):
-                    undo.enter_context(watching_calls(module, self._generates, self._generated, "generate"))
+                    undo.enter_context(watching_calls(module, turns.generates, turns.generated, "generate"))
             yield
             lost = self._lost()
             if lost and not self.recorder.is_cropped(self.cache, self.cached - lost):
@@ -125,41 +130,32 @@ class Reader:
             self._drop_rejected(lost)
 
     def _before(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self.recorder.is_elsewhere():
+        turns = self.recorder.turns
+        if not turns.enter():
             return
-        self._depth += 1
-        self.recorder.running = True
-        if self._depth > 1:
-            return
+        try:
+            with turns.lock:
+                self._begin(module, args, kwargs)
+        except SoftmapError as error:
+            if not turns.keeps(error):
+                raise
+
+    def _begin(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         names = list(inspect.signature(module.forward).parameters)
         given = dict(zip(names, args, strict=False)) | kwargs
         batch = next((len(given[name]) for name in BATCHED if isinstance(given.get(name), torch.Tensor)), None)
         self.recorder.begin_run(self._run(batch, given))
+        asked = given.get("output_attentions")
+        self.recorder.weights_asked = bool(module.config.output_attentions if asked is None else asked)
         self._read(given)
         seen = Seen.of(module.config, given)
         if seen is not None:
             self.seen.append(seen)
 
-    def _generates(self, module: Any, *_: Any) -> None:
-        if not self.recorder.is_in_another_thread():
-            self._generating.append(module)
-            self._look_for_drafts()
-
-    def _generated(self, *_: Any) -> None:
-        if not self.recorder.is_in_another_thread():
-            self._generating.pop()
-            self._look_for_drafts()
-
-    def _look_for_drafts(self) -> None:
-        """Pass over what a model generates while it generates: drafts for itself, as with assistant_early_exit."""
-        self.recorder.drafting = len(set(self._generating)) < len(self._generating)
-
     def _after(self, module: Any, args: Any, output: Any) -> None:
-        if not self.recorder.is_elsewhere():
-            self._depth -= 1
-            self.recorder.running = self._depth > 0
+        if self.recorder.turns.leave():
             self.failed |= output is None  # which no model gives, so that it stands for an exception
-            cache = None if self.recorder.running else _cache_of(output)
+            cache = None if self.recorder.turns.is_running() else _cache_of(output)
             if cache is not None:
                 self.cache, self.cached = cache, _held(cache)
 

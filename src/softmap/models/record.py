@@ -183,7 +183,7 @@ def recording(
     """
     keeping = read_keeping(layers, keep_values, statistics_only, summary, dtype)
     loaded = read_model(model, None, tokenizer)
-    live, session = LiveRecording(), Session(loaded, keeping, None)
+    live, session = LiveRecording(), Session(loaded, keeping, None, any_thread=True)
     with session.open(), in_order_of_giving(model):
         yield live
     live._recording = session.recording()

@@ -7,7 +7,6 @@ calls in the next run of the model continues (a cache).
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from softmap.models.keeping import Keeping
+    from softmap.models.turns import Turns
 
 LayerKey = tuple["nn.Module", int]
 
@@ -44,6 +44,7 @@ class Recorder:
         name: the model, as errors name it.
         paths: the path of each module.
         keeping: what is kept.
+        turns: the threads that run the model, one of which is recorded.
         settled: called with each layer's number and what it left of each sequence, when it is complete.
         cross: the modules whose present run looks at another sequence.
         visits: how often each module has run in the present run of the model.
@@ -52,14 +53,15 @@ class Recorder:
         targets: the positions of the real tokens that a decoder reads, of each sequence; None where nobody said.
         shared: what was made of a mask of this run, for all layers that are handed the same.
         copies: whether q, k and v are copied, since a cache may write over them later.
-        running: whether a model is running that says where its runs begin; else parts of it are called one by one.
-        drafting: whether the model drafts what it will read itself, in runs beside those that are recorded.
         run: the present run of the model.
+        cast: the dtype that autocast had the last layer compute in; None without it.
+        weights_asked: whether the present run is asked for its attention weights.
     """
 
     name: str
     paths: Mapping[nn.Module, str]
     keeping: Keeping
+    turns: Turns
     settled: Callable[[int, list[Growing]], None] | None = None
     cross: set[nn.Module] = field(default_factory=set)
     visits: dict[nn.Module, int] = field(default_factory=dict)
@@ -67,24 +69,22 @@ class Recorder:
     targets: list[range] | None = None
     shared: dict[Any, Any] = field(default_factory=dict)
     copies: bool = True
-    running: bool = False
-    drafting: bool = False
     run: Run = field(default_factory=Run)
+    cast: torch.dtype | None = None
+    weights_asked: bool = False
     layers: dict[LayerKey, list[Growing]] = field(default_factory=dict)
     entered: dict[nn.Module, Tensor] = field(default_factory=dict)
     crossing: dict[LayerKey, bool] = field(default_factory=dict)
     _last: LayerKey | None = None
     _last_visit: tuple[LayerKey, int] | None = None
     _run: int = 0
-    _thread: int = field(default_factory=threading.get_ident)
 
-    def is_elsewhere(self) -> bool:
-        """Whether a run of the model is none of the recording's: another thread's, or one that drafts for another."""
-        return self.drafting or self.is_in_another_thread()
-
-    def is_in_another_thread(self) -> bool:
-        """Whether another thread than the recording's calls: its run of the model is its own business."""
-        return threading.get_ident() != self._thread
+    def forget(self) -> None:
+        """Begin anew: what was recorded is another thread's."""
+        for each in (self.cross, self.visits, self.shared, self.layers, self.entered, self.crossing):
+            each.clear()
+        self.batch = self.targets = self._last = self._last_visit = None
+        self.run = Run()
 
     def begin_run(self, run: Run) -> None:
         """The model begins to run.
@@ -102,7 +102,7 @@ class Recorder:
 
     def enter(self, module: nn.Module) -> None:
         """An attention layer begins to run. Called by itself, a second time, it begins another run of the model."""
-        if not self.running and self.visits.get(module):
+        if not self.turns.is_running() and self.visits.get(module):
             self.begin_run(Run())
         self.visits[module] = self.visits.get(module, 0) + 1
 

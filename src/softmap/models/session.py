@@ -14,12 +14,14 @@ import torch
 from softmap import __version__
 from softmap.decoding import tokens_of_ids
 from softmap.errors import ModelError, ParameterError
+from softmap.models.casting import undisturbed
 from softmap.models.interface import calls_interface, find_others, standing_in
 from softmap.models.keeping import Keeping, keep
 from softmap.models.options import tokenizer_of
 from softmap.models.pictures import normalisation_of, pictures_of, that_fit
 from softmap.models.reading import Reader
 from softmap.models.recorder import Recorder
+from softmap.models.turns import Turns
 from softmap.recorded import Origin, RecordedLayer, RecordedSequence, Recording
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class Session:
         progress: Callable[[int, int], None] = lambda done, total: None,
         *,
         single_run: bool = False,
+        any_thread: bool = False,
     ) -> None:
         model = loaded.model
         self.single_run = single_run
@@ -57,15 +60,21 @@ class Session:
         self.others = find_others(model, loaded.name)
         self.encoder_decoder = bool(model.config.is_encoder_decoder)
         paths = {module: path for path, module in model.named_modules()}
-        self.recorder = Recorder(loaded.name, paths, keeping, self._settled, copies=not single_run)
+        self.turns = Turns(loaded.name, any_thread)
+        self.recorder = Recorder(loaded.name, paths, keeping, self.turns, self._settled, copies=not single_run)
         self.count = sum(calls_interface(module) for module in model.modules())
         self.reader = Reader(self.recorder, self.encoder_decoder)
+        self.turns.forget = self._forget
         self.done: dict[int, list[RecordedLayer]] = {}
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
         with standing_in(self.loaded.model, self.recorder), self.reader.watching(self.loaded.model):
-            yield
+            self.turns.open(self.recorder.paths)
+            try:
+                yield
+            finally:
+                self.turns.close()
 
     def recording(self) -> Recording:
         """What there is after the run.
@@ -73,8 +82,12 @@ class Session:
         Raises:
             ModelError: nothing ran, or not every layer was seen.
         """
-        self.recorder.finish()
+        with undisturbed(self.loaded.model.device.type):
+            return self._put_together()
+
+    def _put_together(self) -> Recording:
         self._check_seen()
+        self.recorder.finish()
         for number, (key, layers) in enumerate(self.recorder.layers.items()):
             if number not in self.done and self._kept(number):
                 self.done[number] = self._recorded(number, key, layers)
@@ -90,6 +103,10 @@ class Session:
             for item in range(batch)
         )
         return Recording(self.origin(), tuple(map(_with_its_texts, sequences)), self.others)
+
+    def _forget(self) -> None:
+        self.recorder.forget()
+        self.reader.forget()
 
     def _settled(self, number: int, layers: list[Growing]) -> None:
         """A layer is complete for this run of the model; where no other run follows, only what is kept of it stays."""
@@ -165,9 +182,11 @@ class Session:
     def _check_seen(self) -> None:
         """Refuse a run of which some attention was not seen, rather than leave it out."""
         name = self.loaded.name
+        self.turns.check(self.recorder.paths)
         if not self.recorder.layers:
             got = f"none in {type(self.loaded.model).__name__}"
-            raise ModelError(name, "a run of the model with attention in it", got, "Call the model in the block.")
+            hint = f"Call the model in the block.{self.turns.waiting()}"
+            raise ModelError(name, "a run of the model with attention in it", got, hint)
         ran = [module for module, visits in self.recorder.visits.items() if visits]
         seen = {module for module, _ in self.recorder.layers}
         unseen = [self.recorder.paths[module] for module in ran if not any(part in seen for part in module.modules())]
@@ -187,7 +206,7 @@ class Session:
 
     def origin(self) -> Origin:
         model, kept = self.loaded.model, self.recorder.keeping.dtype
-        dtype = str(model.dtype).removeprefix("torch.")
+        dtype = str(self.recorder.cast or model.dtype).removeprefix("torch.")
         packages = {"softmap": __version__, "torch": torch.__version__, "transformers": version("transformers")}
         return Origin(
             model=self.loaded.name,

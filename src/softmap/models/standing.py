@@ -1,0 +1,140 @@
+"""What a model's attention is set to, while softmap stands in for it.
+
+The configurations of a model say which attention function its layers call. They are set to softmap for a while; what
+they were set to is kept, and what they are set to meanwhile: afterwards they are as their user has set them last.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+from softmap.errors import ModelError
+from softmap.models.attending import eager_function
+from softmap.models.masking import ModelMask
+from softmap.models.settings import quiet_transformers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import nn
+
+    from softmap.models.turns import Turns
+
+IMPLEMENTATION = "softmap"
+KNOWN = re.compile(r"(paged\|)?(eager|sdpa|flex_attention|flash_attention_\d|softmap)|.+/.+")
+"""Attention functions that compute what a model's eager one does: transformers' own, and kernels of the hub."""
+
+_found: dict[int, tuple[Standing, str]] = {}
+"""What the configurations of models in a recording are set to but for it, by their id."""
+
+
+class Standing:
+    """A model in a recording, and its configurations.
+
+    Attributes:
+        model: the model.
+        name: what errors call it.
+        turns: the threads that run it.
+    """
+
+    def __init__(self, model: PreTrainedModel, name: str, turns: Turns) -> None:
+        self.model, self.name, self.turns = model, name, turns
+        self._taken: dict[int, Any] = {}
+
+    def take(self) -> None:
+        """Set the model to softmap, for the first time.
+
+        Raises:
+            ModelError: it is set to a function that may compute anything.
+        """
+        model, found = self.model, configs_of(self.model)
+        for config in found:
+            self._check(config)
+        for config in found:
+            self._keep(config)
+        if model.config._attn_implementation != IMPLEMENTATION:
+            with quiet_transformers():
+                model.set_attn_implementation(IMPLEMENTATION)
+
+    def take_again(self, configs: list[Any]) -> None:
+        """Set configurations to softmap that were set to something else meanwhile, as ``set_attn_implementation`` does.
+
+        Raises:
+            ModelError: as `take`.
+        """
+        for config in configs:
+            if getattr(config, "_attn_implementation", IMPLEMENTATION) != IMPLEMENTATION:
+                self._check(config)
+                self._keep(config)
+                config._attn_implementation_internal = IMPLEMENTATION
+
+    def put_back(self) -> None:
+        """Leave the configurations as they were found, and as they were set since."""
+        for key, config in self._taken.items():
+            _, implementation = _found.pop(key)
+            if config._attn_implementation == IMPLEMENTATION:
+                config._attn_implementation_internal = implementation
+        self._taken.clear()
+
+    def refuse_new(self, module: nn.Module) -> None:
+        """Refuse a layer that came into the model after its recording was opened: another model's may share its config.
+
+        Raises:
+            ModelError: it is one.
+        """
+        if not self.turns.is_elsewhere() and any(part is module for part in self.model.modules()):
+            hint = "Put the layer in before the block."
+            raise ModelError(self.name, "the layers that the model had", f"a new {type(module).__name__}", hint)
+
+    def _keep(self, config: Any) -> None:
+        self._taken[id(config)] = config
+        _found[id(config)] = self, config._attn_implementation
+
+    def _check(self, config: Any) -> None:
+        if not KNOWN.fullmatch(str(config._attn_implementation)):
+            hint = 'Set it to another first: model.set_attn_implementation("sdpa").'
+            expected = "an attention function of transformers' own"
+            raise ModelError(self.name, expected, repr(config._attn_implementation), hint)
+
+
+def found_in(config: Any) -> tuple[Standing | None, str]:
+    """What has set a configuration to softmap for a while, and what it is set to but for that."""
+    own = getattr(config, "_attn_implementation", None) or IMPLEMENTATION
+    return _found.get(id(config), (None, own))
+
+
+def own_function(module: nn.Module) -> Callable[..., tuple[Any, Any]] | None:
+    """The function that a layer's model is set to where softmap only stands in; None where it is softmap for good."""
+    implementation = found_in(getattr(module, "config", None))[1]
+    if implementation == IMPLEMENTATION:
+        return None
+    own: Callable[..., tuple[Any, Any]] | None = AttentionInterface().get(implementation, eager_function(module))
+    return own
+
+
+def own_mask(module: nn.Module, mask: Any) -> Any:
+    """A mask as the function that a layer's model is set to takes it."""
+    if not isinstance(mask, ModelMask):
+        return mask
+    return mask_as_asked(found_in(getattr(module, "config", None))[1], mask.asked)
+
+
+def mask_as_asked(implementation: str, asked: Mapping[str, Any]) -> Any:
+    """The mask that an implementation makes of what a model asks for; None where it has none, as in transformers."""
+    make = AttentionMaskInterface().get(implementation)
+    return None if make is None else make(**asked)
+
+
+def configs_of(model: PreTrainedModel) -> list[Any]:
+    """The configurations of a model and all its parts, each once."""
+    waiting = [module.config for module in model.modules() if isinstance(module, PreTrainedModel)]
+    found: dict[int, Any] = {}
+    while waiting:
+        config = waiting.pop()
+        if id(config) not in found:
+            found[id(config)] = config
+            waiting += [sub for name in config.sub_configs if (sub := getattr(config, name, None)) is not None]
+    return list(found.values())

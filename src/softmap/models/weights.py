@@ -1,0 +1,49 @@
+"""What a model that is set to eager gives back in a recording: its own function's output, and its attention weights."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from softmap.mechanism import PAGE
+from softmap.models.attending import eager_function
+from softmap.models.standing import found_in, own_mask
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from softmap.models.attending import Call
+
+
+def gives_weights(call: Call) -> bool:
+    """Whether the model's own function would give weights: that of eager does."""
+    config = getattr(call.module, "config", None)
+    return found_in(config)[1] == "eager" and eager_function(call.module) is not None
+
+
+def is_a_page(call: Call) -> bool:
+    """Whether a head's weights are no more numbers than those of a page of tokens."""
+    return call.q.shape[2] * call.k.shape[2] <= PAGE**2
+
+
+def own_answer(call: Call) -> tuple[Tensor, Any]:
+    """The output (batch, queries, heads, d_v) of the model's own eager function, and its weights, to the bit."""
+    function = eager_function(call.module)
+    assert function is not None
+    mask = own_mask(call.module, call.mask)
+    if isinstance(mask, torch.Tensor) and mask.dtype == torch.bool:  # as it is recorded: eager would add 0 and 1
+        mask = torch.zeros_like(mask, dtype=call.q.dtype).masked_fill(~mask, torch.finfo(call.q.dtype).min)
+    answer: tuple[Tensor, Any] = function(call.module, call.q, call.k, call.v, mask, **call.options)
+    return answer
+
+
+def warn_of_weights(path: str, call: Call) -> None:
+    """Say that weights that were asked for are not given."""
+    warnings.warn(
+        f"{path}: the attention weights of {call.q.shape[2]:,} queries x {call.k.shape[2]:,} keys were asked for and are "
+        f"not returned, for a matrix of more than {PAGE} x {PAGE} is not made while the model is recorded. Take them "
+        "from the recording, a row or a tile at a time, or run the model outside of the block.",
+        stacklevel=2,
+    )
