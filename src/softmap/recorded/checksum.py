@@ -54,7 +54,10 @@ class Checksum:
             with _LOCK:
                 begins, self.state = self.state == "not yet", "running" if self.state == "not yet" else self.state
             if begins:
-                threading.Thread(target=self.compare, name=f"checksum of {self.path.name}", daemon=True).start()
+                try:
+                    threading.Thread(target=self.compare, name=f"checksum of {self.path.name}", daemon=True).start()
+                except RuntimeError:  # no more threads just now: the next look begins it
+                    self.state = "not yet"
 
     def compare(self) -> None:
         """Read the file and compare it."""
@@ -65,6 +68,8 @@ class Checksum:
             hint = f"What was shown of it before may be wrong. {error.hint}"
             self._error = RecordingError(error.subject, error.expected, error.got, hint)
             self.state = "wrong"
+        except MemoryError:
+            self.state = "not yet"
         else:
             self.state = "compared"
 
