@@ -478,3 +478,16 @@ def test_what_a_mask_of_ones_own_gives_must_be_booleans_of_the_indices(seen, err
 
     with pytest.raises(error, match=message):
         Own().strip(range(2), range(4))
+
+
+@pytest.mark.parametrize("offset", [2**62, 2**63, 2**64, -(2**63)])
+def test_offset_beyond_every_sequence_is_refused_with_its_range(offset):
+    for make in (
+        masks.causal,
+        lambda offset: masks.sliding_window(1, 0, offset),
+        lambda offset: masks.chunked(2, offset),
+    ):
+        with pytest.raises(
+            ParameterError, match=rf"a whole number from -1152921504606846976 to 1152921504606846976 .* got {offset}"
+        ):
+            make(offset)

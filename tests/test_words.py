@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -293,3 +294,17 @@ def test_token_of_bytes_is_found_without_the_sign_of_its_space(wanted):
 def test_word_that_is_there_as_typed_comes_before_one_in_another_case():
     units = (Unit("The", 0, 1), Unit("␣cat", 1, 2), Unit("␣the", 2, 3), Unit("⏎", 3, 4))
     assert [find_row(units, wanted) for wanted in ("the", "The", "CAT", "␣THE", "Ċ")] == [2, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("special", [False, True], ids=["at the end", "before a special token"])
+@pytest.mark.parametrize("white", [" ", "\n", " \n\n", "\u3000"])
+def test_white_space_at_the_end_of_a_text_goes_with_the_word_before(white, special):
+    """It is a token of its own, and a word of its own to the tokenizer."""
+    text = f"one two{white}"
+    tokens = plain_tokens(text, ["one", "Ġtwo", white], [(0, 3), (3, 7), (7, len(text))])
+    if special:
+        end = plain_tokens(text, [*tokens.pieces, "</s>"], [*tokens.spans, (len(text), len(text))])
+        tokens = replace(end, special=(False, False, False, True), words=(0, 1, 2, None))
+    found = units_of_words(tokens)
+    assert [(unit.label, unit.start, unit.stop) for unit in found[:2]] == [("one", 0, 1), ("two", 1, 3)]
+    assert len(found) == 2 + special

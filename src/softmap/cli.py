@@ -42,7 +42,7 @@ class Commands(click.Group):
         except SoftmapError as error:
             raise click.ClickException(str(error)) from error
         except click.ClickException as error:
-            error.message = escaped(error.message, "\n")
+            error.message = escaped(error.message, "\n")  # type: ignore[misc]
             raise
         except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise

@@ -244,6 +244,7 @@ def layer_heads(
     number: int, layer: RecordedLayer, keys: Tokens | None, pause: Callable[[], None] = lambda: None
 ) -> tuple[LayerHeads, list[str]]:
     """What the heads of one layer do, and why it lacks scores; the arguments are `measure`'s."""
+    layer.look()
     scores, missing = measure(layer, keys, pause)
     return _named(number, layer, scores), missing
 

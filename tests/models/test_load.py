@@ -341,7 +341,9 @@ def test_hub_id_is_taken_from_the_cache_with_its_revision(make_directory):
         ("llama", "LlamaForCausalLM", {"num_hidden_layers": 1}, "model.layers.1.input_layernorm.weight"),
     ],
 )
-def test_layers_that_the_configuration_does_not_count_are_said(make_directory, make_model, architecture, head, changes, named):
+def test_layers_that_the_configuration_does_not_count_are_said(
+    make_directory, make_model, architecture, head, changes, named
+):
     import transformers
 
     config = make_model(architecture).model.config

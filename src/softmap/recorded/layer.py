@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from softmap.biases import Bias
     from softmap.masks import Mask
     from softmap.matrix import Summary
+    from softmap.recorded.checksum import Checksum
 
 Kind = Literal["self", "cross"]
 Part = Literal["encoder", "decoder"]
@@ -68,6 +69,7 @@ class RecordedLayer:
         difference: the largest absolute difference between the output as softmap computed it and that of the model's own
             attention function, over all rows of a page, some of more; None where the model has none to compare with.
         inside: what else was kept for telling the layer's story, in memory alone; else None.
+        checksum: that of the file that its arrays lie in; None where they came from no file that was opened.
     """
 
     path: str
@@ -90,14 +92,29 @@ class RecordedLayer:
     number: int | None = None
     difference: float | None = None
     inside: Inside | None = None
+    checksum: Checksum | None = None
 
-    @cached_property
+    def look(self) -> None:
+        """Say that its arrays are looked at, so that their file is compared with its checksum.
+
+        Raises:
+            RecordingError: the file was found to be damaged.
+        """
+        if self.checksum is not None:
+            self.checksum.look()
+
+    @property
     def matrix(self) -> AttentionMatrix:
         """The attention matrix, which is never stored.
 
         Raises:
-            RecordingError: q and k were not kept.
+            RecordingError: q and k were not kept; their file was found to be damaged.
         """
+        self.look()
+        return self._matrix
+
+    @cached_property
+    def _matrix(self) -> AttentionMatrix:
         if self.q is None or self.k is None:
             hint = "Look at its summary, or record again and keep q and k."
             raise RecordingError(self.path, "q and k in the recording", "statistics alone", hint)

@@ -72,6 +72,7 @@ class Listing:
         lines: its layers, of the first sequence.
         others: layers that are not in it.
         partial: what is missing, where it was cut off; empty where it is whole.
+        verified: how many of its files have been compared with their checksums, and of how many.
     """
 
     origin: Origin
@@ -82,6 +83,7 @@ class Listing:
     lines: tuple[Line, ...]
     others: tuple[OtherLayer, ...]
     partial: str
+    verified: tuple[int, int]
 
     def headline(self) -> str:
         """One line of what there is."""
@@ -123,6 +125,12 @@ class Listing:
             table.add_row("", f"and {len(self.texts) - 4} more")
         if any(self.pictures):
             table.add_row("pictures", f"{sum(self.pictures):,}, kept small")
+        done, files = self.verified
+        if files:
+            each = "all files are as they were written" if done == files else f"{done} of {files} files are verified"
+            table.add_row(
+                "checksums", each + ("" if done == files else "; the others as they are looked at, or by --verify")
+            )
         table.add_row("made with", _text(", ".join(f"{name} {number}" for name, number in origin.versions.items())))
         return table
 
@@ -160,7 +168,17 @@ def list_layers(recording: Recording) -> Listing:
     cut = tuple(0 if sequence.tokens is None else sequence.tokens.cut for sequence in recording.sequences)
     pictures = tuple(len(sequence.pictures) for sequence in recording.sequences)
     nbytes = sum(_nbytes(layer) for sequence in recording.sequences for layer in sequence.layers)
-    return Listing(recording.origin, texts, cut, pictures, nbytes, tuple(lines), recording.others, recording.partial)
+    return Listing(
+        recording.origin,
+        texts,
+        cut,
+        pictures,
+        nbytes,
+        tuple(lines),
+        recording.others,
+        recording.partial,
+        recording.verified,
+    )
 
 
 def _line(number: int, layer: RecordedLayer) -> Line:

@@ -45,10 +45,10 @@ def read(folder: Path) -> Entry:
     """
     path = folder / NAME
     with opened(path) as file:
-        _check_size(path, file)
+        size = _checked_size(path, file)
         text = file.read(_FIRST)
         beginning = _BEGINNING.match(text)
-        text += b"" if beginning is None else file.read(LARGEST_BYTES + 1 - len(text))
+        text += b"" if beginning is None else file.read(max(0, size - len(text)))
     if beginning is None:
         got = "another file, or one whose beginning is damaged"
         raise RecordingError(str(path), "the manifest of a recording", got, AGAIN)
@@ -66,11 +66,12 @@ def read(folder: Path) -> Entry:
     return Entry(content, "", str(path))
 
 
-def _check_size(path: Path, file: BinaryIO) -> None:
+def _checked_size(path: Path, file: BinaryIO) -> int:
     """Refuse a manifest that is larger than one can be, before any of it is read."""
     size = os.fstat(file.fileno()).st_size
     if size > LARGEST_BYTES:
         raise RecordingError(str(path), f"a manifest of at most {LARGEST_BYTES:,} bytes", f"{size:,}", AGAIN)
+    return size
 
 
 def _parsed(text: bytes, path: Path) -> dict[str, Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from softmap.errors import ParameterError, RecordingError
 from softmap.recorded import arrayfile, manifest, parts
 from softmap.recorded.arrayfile import DTYPES, Layout, Spec
+from softmap.recorded.checksum import Checksum
 from softmap.recorded.entries import Arrays
 from softmap.recorded.pictures import read_picture
 from softmap.recorded.recording import Origin, RecordedSequence, Recording
@@ -37,7 +39,9 @@ def load(path: str | os.PathLike[str], *, partial: bool = False, verify: bool | 
 
     Whatever its size it opens at once: sizes, headers and everything in the manifest are checked, and the checksum of
     each file where all of them together have at most 256 MiB. Beyond that reading them would take longer than what one
-    looks at, and a damaged disk would show in wrong numbers: `verify=True` reads them all.
+    looks at: a file is compared with its checksum in the background, from when it is first looked at, and everything
+    asked of one that is damaged is refused once that is known. `Recording.verified` counts the files that are known to be
+    right; `verify=True` reads them all at once.
 
     The files must stay as they are while the recording is in use: one that is cut short then ends the process.
 
@@ -45,14 +49,14 @@ def load(path: str | os.PathLike[str], *, partial: bool = False, verify: bool | 
         path: the folder.
         partial: whether to open the complete layers of a recording that was cut off; `Recording.partial` then says what
             is missing. One that is whole opens as always.
-        verify: whether the checksums of the files are read; by their size unless given.
+        verify: whether the checksums of the files are read at once; by their size unless given. False: never.
 
     Raises:
         RecordingError: no recording, one that was cut off, a damaged one, or one of a newer softmap.
         ParameterError: verify is neither True, False nor None.
     """
     if verify is not None and not isinstance(verify, bool):
-        hint = "None reads the checksums of recordings up to 256 MiB."
+        hint = "None reads the checksums of recordings up to 256 MiB, and those of larger ones in the background."
         raise ParameterError("verify", "True, False or None", repr(verify), hint)
     folder = _folder(path)
     content = manifest.read(folder)
@@ -66,13 +70,22 @@ def load(path: str | os.PathLike[str], *, partial: bool = False, verify: bool | 
     files = [_read_file(folder, name_of(number), entry) for number, entry in enumerate(entries)]
     of_pictures = pictures.optional(lambda entry: _read_file(folder, NAME_OF_PICTURES, entry))
     all_files = [*files, *filter(None, [of_pictures])]
-    if verify is None:
-        verify = sum(Layout.of(file.specs).size for file in all_files) <= VERIFIED
+    later = verify is None and sum(Layout.of(file.specs).size for file in all_files) > VERIFIED
+    at_once = verify if verify is not None else not later
     for file in all_files:
-        arrayfile.check(file.path, file.specs, file.sha256 if verify else None)
+        now = at_once or (later and file is of_pictures)  # pictures are small, and read whole
+        arrayfile.check(file.path, file.specs, file.sha256 if now else None)
     seen = of_pictures and read_pictures(of_pictures.sequences, arrayfile.mapped(of_pictures.path, of_pictures.specs))
-    layers_read = [read_layers(file.sequences, arrayfile.mapped(file.path, file.specs)) for file in files]
+    state: Any = "compared" if at_once else "not yet" if later else "never"
+    layers_read = [_checked(file, state) for file in files]
     return assemble(content, layers_read, seen)
+
+
+def _checked(file: _File, state: Any) -> list[RecordedLayer]:
+    """The layers of a file, which know whether it has been compared with its checksum."""
+    checksum = Checksum(file.path, file.specs, file.sha256, state)
+    layers = read_layers(file.sequences, arrayfile.mapped(file.path, file.specs))
+    return [replace(layer, checksum=checksum) for layer in layers]
 
 
 class _File(NamedTuple):

@@ -15,6 +15,7 @@ import torch
 
 from softmap import words as wording
 from softmap.errors import ParameterError, RecordingError, RowError
+from softmap.recorded.checksum import describe
 from softmap.recorded.layer import OtherLayer, RecordedLayer, find
 
 if TYPE_CHECKING:
@@ -146,6 +147,16 @@ class Recording:
             RecordingError: a batch of several sequences.
         """
         return self._only.numbers
+
+    @property
+    def verified(self) -> tuple[int, int]:
+        """How many of its layers' files have been compared with their checksums, of how many; 0 of 0 in memory.
+
+        Files of a large recording are compared in the background, each from when it is first looked at.
+        """
+        return describe(
+            {id(sum_): sum_ for each in self.sequences for layer in each.layers if (sum_ := layer.checksum)}.values()
+        )
 
     @property
     def tokens(self) -> Tokens | None:

@@ -188,6 +188,7 @@ def _schema(*, batch: bool, wide: bool) -> pa.Schema:
 
 
 def _summary(layer: RecordedLayer) -> Summary:
+    layer.look()
     if layer.summary is None:
         hint = "Record with summary=True, or ask its matrix: rec[layer].summary()."
         raise RecordingError(layer.path, "statistics in the recording", "none", hint)

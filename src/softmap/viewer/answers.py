@@ -112,7 +112,21 @@ class Answers:
         answer, known = QUESTIONS[name]
         read = Parameters(params, known)
         stop_if(cancelled)
-        return answer(self, read, cancelled)
+        self._look(params)
+        told = answer(self, read, cancelled)
+        self._look(params)  # what was found to be damaged meanwhile is not shown
+        return told
+
+    def _look(self, params: Mapping[str, str]) -> None:
+        """Say which layers are looked at, so that their files are compared with their checksums.
+
+        Raises:
+            RecordingError: a file of one of them was found to be damaged.
+        """
+        named = {params.get("layer"), *(place.split(".")[0] for place in params.get("heads", "").split(","))}
+        for number, layer in zip(self._recording.numbers, self._recording.layers, strict=True):
+            if str(number) in named:
+                layer.look()
 
     def takes_long(self, name: str, params: Mapping[str, str]) -> bool:
         """Whether a question may take seconds, so that others should not wait behind it."""
@@ -143,7 +157,7 @@ class Answers:
     # ---- the recording, its texts and heads
 
     def _about(self, _: Parameters, __: Cancelled) -> Answer:
-        return self._description
+        return {**self._description, "verified": list(self._recording.verified)}
 
     @once
     def _description(self) -> dict[str, Any]:

@@ -47,9 +47,24 @@ export async function mount(root, channel, options = {}) {
   );
   if (about.partial) app.report(new Error(about.partial));
   if (channel.holds) app.notice.before(createHolds(app, channel.holds));
+  if (!channel.holds && about.verified && about.verified[0] < about.verified[1]) app.notice.before(createVerified(app, about.verified));
   follow(app, (state) => options.onaddress?.(address.written(state, usual)));
   root.removeAttribute("aria-busy");
   return { app, open: (hash) => store.set(address.read(hash, usual, exists)) };
+}
+
+/**
+ * How many of a large recording's files were compared with their checksums when the page was opened.
+ * @param {import("./types").App} app
+ * @param {[number, number]} verified
+ */
+function createVerified(app, [done, total]) {
+  const told = () => app.say("file_verified", { done, total });
+  const line = el("p", { className: "holds" }, told());
+  app.store.subscribe((_, changed) => {
+    if (changed.has("lang")) line.textContent = told();
+  });
+  return line;
 }
 
 /**

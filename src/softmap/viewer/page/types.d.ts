@@ -61,6 +61,8 @@ export interface About {
   model: string;
   architecture: string;
   partial: string;
+  /** How many files have been compared with their checksums, of how many; left out by files of older versions. */
+  verified?: [number, number];
   title: string;
   texts: Record<Of, TextInfo | null>;
   layers: LayerInfo[];

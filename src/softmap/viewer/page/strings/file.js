@@ -1,6 +1,7 @@
 // What an exported file says of itself.
 
 export const en = {
+  file_verified: "{done} of {total} files of the recording are verified so far; the others as they are looked at.",
   file_holds: "This file holds {whole} of {total} heads whole: {names}. Of the others, dashed, it holds {others}{more}.",
   file_holds_none: "This file holds no head whole, of {total}. It holds {others}{more}.",
   file_others_thumbs: "thumbnails",
@@ -31,6 +32,7 @@ export const en = {
 };
 
 export const zh = {
+  file_verified: "这份记录的 {total} 个文件中已核对 {done} 个；其余的在查看时核对。",
   file_holds: "此文件完整保存了 {total} 个头中的 {whole} 个：{names}。其余（虚线框）只有{others}{more}。",
   file_holds_none: "此文件没有完整保存任何头（共 {total} 个），只有{others}{more}。",
   file_others_thumbs: "缩略图",
