@@ -102,7 +102,8 @@ def test_recording_is_shown_at_the_printed_address_until_ctrl_c(folder):
 def test_ctrl_c_ends_it_as_soon_as_the_address_is_there(folder):
     with Started(folder) as shown:
         code, out, err, _ = shown.interrupt()
-        assert (code, out, err.splitlines()[-1]) == (130, b"", b"ended")
+        assert (code, out) == (130, b"")
+        assert err.splitlines()[-1] in (b"ended", b"interrupted")  # in an import it ends at once
 
 
 @pytest.mark.parametrize("asked", [{}, {"layer": 1}, {"head": 2}])
