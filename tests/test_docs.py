@@ -68,7 +68,7 @@ def look(arguments: list[str]) -> None:
         with urllib.request.build_opener(urllib.request.HTTPCookieProcessor()).open(address) as page:
             assert "<title>softmap" in page.read().decode()
         viewer.send_signal(signal.SIGINT)
-        assert viewer.wait(20) == 0
+        assert viewer.wait(20) == 130
 
 
 def test_reference_of_the_command_line_is_what_help_says():

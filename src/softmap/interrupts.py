@@ -1,6 +1,7 @@
 """How a command ends: by itself, or within two seconds of Ctrl-C, whatever it is in the middle of.
 
-1. The first signal raises KeyboardInterrupt: what is open is closed, and no file is left half written.
+1. The first signal raises KeyboardInterrupt: what is open is closed, and no file is left half written. In an import, where
+   nothing is open yet and C++ may abort, it ends the process at once.
 2. Python raises it between two steps of its own code only, and what it falls into may swallow it: an import, `__del__`, a
    library. So a thread hears of signals as well, and ends the process where that takes too long, or at a second one.
 3. The process ends without Python's own end, in which a signal would be lost, or would be the exit code.
@@ -76,13 +77,24 @@ def _listen() -> None:
     threading.Thread(target=_watch, args=(near,), name="softmap-signals", daemon=True).start()
 
 
-def _interrupt(number: int, _: FrameType | None) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     """Raise KeyboardInterrupt once: a second one would interrupt what is being closed."""
     global _first  # noqa: PLW0603
     if _first is None:
         _first = number
+        if _is_importing(frame):
+            _end()
         if not _leaving:
             raise KeyboardInterrupt
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Return whether a module is being imported: C++ that registers itself there aborts the process on an exception."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _watch(near: socket.socket) -> None:
@@ -94,9 +106,14 @@ def _watch(near: socket.socket) -> None:
     if not _leaving:
         select.select([near], [], [], PATIENCE)
     _first = _first or heard
+    _end()
+
+
+def _end() -> NoReturn:
+    """End the process at once; no file is left half written."""
     remove_unfinished()
     _say("interrupted")
-    os._exit(128 + _first)
+    os._exit(128 + (_first or 0))
 
 
 def _say(message: str) -> None:

@@ -103,10 +103,57 @@ def test_recording_is_shown_at_the_printed_address_until_ctrl_c(folder):
         assert seconds < 1
 
 
+@pytest.mark.skipif(os.name != "posix", reason="makes a terminal")
+def test_enter_prints_an_address_for_another_browser(folder):
+    ours, theirs = os.openpty()
+    streams = {"stdin": theirs, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*COMMAND, str(folder)], **streams) as process:
+        addresses = [process.stdout.readline()]
+        assert process.stderr.readline().endswith("Enter prints an address for another browser, Ctrl-C ends it.\n")
+        for _ in range(2):
+            os.write(ours, b"\n")
+            addresses.append(process.stdout.readline())
+        for address in addresses:
+            place = urlsplit(address.strip())
+            connection = http.client.HTTPConnection("127.0.0.1", place.port, timeout=20)
+            connection.request("GET", f"/?{place.query}")
+            assert connection.getresponse().status == 303
+            connection.close()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    os.close(ours)
+    os.close(theirs)
+    assert len(set(addresses)) == 3
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="reads command lines")
+def test_no_token_is_on_the_command_line_that_starts_a_browser(folder, tmp_path):
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\ncat /proc/$$/cmdline > {tmp_path}/line\ncp "${{1#file://}}" {tmp_path}/page\n')
+    browser.chmod(0o755)
+    command = [each for each in COMMAND if each != "--no-browser"]
+    environment = os.environ | {"BROWSER": f"{browser} %s"}
+    with subprocess.Popen(
+        [*command, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as run:
+        printed = run.stdout.readline().decode().strip().partition("token=")[2]
+        assert run.stderr.readline()
+        run.send_signal(signal.SIGINT)
+        assert run.wait(20) == 130
+    line, page = (tmp_path / "line").read_bytes(), (tmp_path / "page").read_text(encoding="utf-8")
+    (given,) = set(re.findall(r"token=([\w-]+)", page))
+    assert given != printed
+    assert given.encode() not in line
+    assert printed.encode() not in line
+    place = line.split(b"file://")[1].rstrip(b"\0").decode()
+    assert not os.path.exists(os.path.dirname(place))
+
+
 def test_ctrl_c_ends_it_as_soon_as_the_address_is_there(folder):
     with Started(folder) as shown:
         code, out, err, _ = shown.interrupt()
-        assert (code, out, err.splitlines()[-1]) == (130, b"", b"ended")
+        assert (code, out) == (130, b"")
+        assert err.splitlines()[-1] in (b"ended", b"interrupted")  # in an import it ends at once
 
 
 @pytest.mark.parametrize("asked", [{}, {"layer": 1}, {"head": 2}])

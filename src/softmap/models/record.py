@@ -216,13 +216,11 @@ def _writing(out: Any, origin: Origin) -> Iterator[Writer]:
 
     if not isinstance(out, str | os.PathLike):
         raise ParameterError("out", "the name of a folder", repr(out), 'As in out="run.softmap".')
-    with Writer(out, origin) as writer, unfinished(lambda: writer.is_empty and writer.discard()):
+    with Writer(out, origin) as writer, unfinished(writer.discard_if_empty):
         try:
             yield writer
         except BaseException:
-            if writer.is_empty:
-                with contextlib.suppress(OSError):  # which would hide why it failed
-                    writer.discard()
+            writer.discard_if_empty()
             raise
 
 

@@ -164,6 +164,11 @@ class Writer:
             (self.path / name).unlink(missing_ok=True)
         self.path.rmdir()
 
+    def discard_if_empty(self) -> None:
+        """Remove the folder if no layer has been written."""
+        if self.is_empty:
+            self.discard()
+
     def _write_pictures(self, sequences: Sequence[RecordedSequence]) -> tuple[dict[str, Any], list[Any]]:
         """The manifest's entry of the pictures, and the pictures as they are read from the file."""
         written = [[write_picture(picture) for picture in sequence.pictures] for sequence in sequences]
