@@ -173,12 +173,15 @@ def test_the_blocks_own_thread_is_recorded_while_another_of_before_runs_the_mode
         assert_is_the_generation(rec, model)
 
 
-def test_a_thread_of_before_that_trains_is_left_its_gradients(make_decoder):
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_a_thread_of_before_that_trains_is_left_its_gradients(make_decoder, evaluated):
     model, go, done = make_decoder(), threading.Event(), threading.Event()
     gradients = []
 
     def train():
         go.wait()
+        if evaluated:
+            model.generate(PROMPT, **ANSWER)
         model(PROMPT, labels=PROMPT).loss.backward()
         gradients.append(model.model.layers[0].self_attn.q_proj.weight.grad)
         done.set()
