@@ -74,8 +74,9 @@ def test_weights_of_other_models_are_those_of_outside(make_model, architecture):
 
 
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
-def test_weights_of_generation_are_those_of_outside(make_decoder, cache):
-    model = make_decoder("mistral", sliding_window=8)
+@pytest.mark.parametrize(("kind", "changes"), KINDS)
+def test_weights_of_generation_are_those_of_outside(make_decoder, kind, changes, cache):
+    model = make_decoder(kind, **changes)
     options = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False, "disable_compile": True}
     options |= {"cache_implementation": cache, "output_attentions": True, "return_dict_in_generate": True}
     expected = model.generate(ids_of(7), **options)

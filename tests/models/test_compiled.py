@@ -9,6 +9,7 @@ import torch
 from decoders import assert_same_weights, eager, ids_of
 
 import softmap
+from softmap.models.compiling import uncompiled
 
 IDS = ids_of(9)
 
@@ -87,15 +88,11 @@ def stance():
     return torch._dynamo.eval_frame._stance.stance
 
 
-def test_the_compilers_stance_is_put_back_whichever_of_several_recordings_ends_last(make_decoder):
-    models = [make_decoder(num_hidden_layers=1) for _ in range(2)]
-    first, second = (softmap.recording(model) for model in models)
+def test_the_compilers_stance_is_put_back_whichever_of_several_blocks_ends_last():
+    first, second = uncompiled(), uncompiled()
     with torch.compiler.set_stance("eager_on_recompile"):
-        for block in (first, second):
-            block.__enter__()
-        for model in models:
-            model(IDS)
-        assert stance() == "force_eager"
+        first.__enter__()
+        second.__enter__()
         first.__exit__(None, None, None)
         assert stance() == "force_eager"
         second.__exit__(None, None, None)

@@ -117,7 +117,7 @@ def test_generation_away_from_an_event_loop_is_recorded(make_decoder):
 
 def test_a_run_that_continues_in_another_thread_of_the_block_is_not_lost_in_silence(make_decoder):
     model = make_decoder()
-    with pytest.warns(UserWarning, match="not what thread 'a worker' ran"), softmap.recording(model) as rec:
+    with pytest.warns(UserWarning, match="not what thread 'a worker' ran"), softmap.recording(model) as rec:  # noqa: PT031
         cache = model(PROMPT, use_cache=True).past_key_values
         in_a_thread(lambda: model(ids_of(1), past_key_values=cache))
     assert rec.layers[0].shape == (4, 9, 9)
@@ -131,7 +131,7 @@ def test_two_threads_are_never_mixed(make_decoder):
         both.wait()
         answers[i] = model.generate(prompts[i], **ANSWER)
 
-    with pytest.raises(ModelError, match="runs of the model in one thread, got runs in thread 'worker . '"):  # noqa: SIM117
+    with pytest.raises(ModelError, match=r"one thread, got runs in thread 'worker . '"):  # noqa: PT012, SIM117
         with softmap.recording(model):
             threads = [threading.Thread(target=run, args=(i,), name=f"worker {i} ") for i in range(2)]
             for thread in threads:
@@ -173,12 +173,15 @@ def test_the_blocks_own_thread_is_recorded_while_another_of_before_runs_the_mode
         assert_is_the_generation(rec, model)
 
 
-def test_a_thread_of_before_that_trains_is_left_its_gradients(make_decoder):
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_a_thread_of_before_that_trains_is_left_its_gradients(make_decoder, evaluated):
     model, go, done = make_decoder(), threading.Event(), threading.Event()
     gradients = []
 
     def train():
         go.wait()
+        if evaluated:
+            model.generate(PROMPT, **ANSWER)
         model(PROMPT, labels=PROMPT).loss.backward()
         gradients.append(model.model.layers[0].self_attn.q_proj.weight.grad)
         done.set()

@@ -9,23 +9,23 @@ from collections.abc import Iterator
 import torch
 
 _LOCK = threading.Lock()
-_open = 0
-"""How many blocks are open, of all threads: the first sets the stance, the last puts it back."""
-_found: contextlib.ExitStack = contextlib.ExitStack()
+_blocks: list[object] = []
+"""The blocks that are open, of all threads: the first of them sets the stance, the last one puts it back."""
+_found = contextlib.ExitStack()
 
 
 @contextlib.contextmanager
 def uncompiled() -> Iterator[None]:
     """Have torch run what was compiled as it was written. The setting is the whole process's; compiled code is kept."""
-    global _open
+    block = object()
     with _LOCK:
-        if not _open:
+        if not _blocks:
             _found.enter_context(torch.compiler.set_stance("force_eager"))
-        _open += 1
+        _blocks.append(block)
     try:
         yield
     finally:
         with _LOCK:
-            _open -= 1
-            if not _open:
+            _blocks.remove(block)
+            if not _blocks:
                 _found.close()

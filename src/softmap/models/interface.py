@@ -145,7 +145,7 @@ def _model_mask(
         valid=None if attention_mask is None else attention_mask.bool(),
         by_element=use_vmap,
         model=getattr(config, "model_type", "the model"),
-        asked=asked,
+        asked=asked | {"q_offset": first_row, "kv_offset": first_key},  # a cache of fixed size counts its own up
     )
 
 

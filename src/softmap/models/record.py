@@ -166,7 +166,9 @@ def recording(
 
     With a cache each run continues the one before: the matrix is that of all queries so far against all keys. Tokens
     that the cache drops, such as drafts that assisted generation rejects, are dropped from the recording. In the
-    block there are no gradients. Afterwards, and after an exception, the model is as it was found.
+    block there are no gradients, and a run that needs them is refused. The runs of one thread are recorded: of the
+    block's own if it runs the model, else of another, which has to end in the block. Afterwards, and after an exception,
+    the model is as it was found, but for an attention function that was set in the block.
 
     Args:
         model: a ``PreTrainedModel``, in evaluation mode, what `softmap.models.load` gave, or what a model stands in.
@@ -178,7 +180,8 @@ def recording(
         tokenizer: the model's, or its processor, which names the tokens; without it they are numbers.
 
     Raises:
-        ModelError: as `record`; runs that do not continue each other, as of beam search.
+        ModelError: as `record`; runs that do not continue each other, as of beam search; runs that need gradients, of
+            several other threads, or that go on after the block.
         ParameterError: as `record`.
     """
     keeping = read_keeping(layers, keep_values, statistics_only, summary, dtype)

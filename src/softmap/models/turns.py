@@ -133,8 +133,7 @@ class Turns:
         if threading.current_thread() is self._opener:
             return False
         self._errors[self._owner] = error
-        self.forget()
-        self._owner, self._ran = self._opener, False
+        self._release()
         return True
 
     def close(self) -> None:
@@ -192,9 +191,12 @@ class Turns:
 
     def _take(self, thread: Thread) -> bool:
         """Decide whether a run of this thread, which begins, is recorded."""
-        if thread is self._owner:
+        why = self._reason(thread)
+        if thread is self._owner and why is None:
             return True
-        why, present = self._reason(thread), self._rank(self._owner) if self._ran else -1
+        if thread is self._owner:  # one of before the block, which trains now
+            self._release()
+        present = self._rank(self._owner) if self._ran else -1
         if why is None and self._rank(thread) > present:
             if self._ran:
                 self._left_out[self._owner] = "before the block's own ran"
@@ -204,6 +206,11 @@ class Turns:
         if self.any_thread:
             self._left_out.setdefault(thread, why or f"beside {_named(self._owner)}")
         return False
+
+    def _release(self) -> None:
+        """Let go of another thread, and of what was recorded of it."""
+        self.forget()
+        self._owner, self._ran = self._opener, False
 
     def _rank(self, thread: Thread) -> int:
         """Who comes first: the block's own thread, then one that was started since, then any other."""

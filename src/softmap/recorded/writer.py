@@ -167,7 +167,8 @@ class Writer:
     def discard_if_empty(self) -> None:
         """Remove the folder if no layer has been written."""
         if self.is_empty:
-            self.discard()
+            with contextlib.suppress(OSError):  # which would hide why it failed
+                self.discard()
 
     def _write_pictures(self, sequences: Sequence[RecordedSequence]) -> tuple[dict[str, Any], list[Any]]:
         """The manifest's entry of the pictures, and the pictures as they are read from the file."""
