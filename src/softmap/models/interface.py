@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import re
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from softmap.errors import ModelError
+from softmap.forking import Lock
 from softmap.models.attending import Call, attend, eager_function
 from softmap.models.masking import ModelMask
 from softmap.models.settings import quiet_transformers
@@ -44,7 +44,7 @@ _recorders: weakref.WeakKeyDictionary[nn.Module, Recorder] = weakref.WeakKeyDict
 """The recording that each module is in."""
 _found: dict[int, tuple[Recorder, str]] = {}
 """What the configurations of models in a recording were set to before, by their id."""
-_OPENING = threading.Lock()
+_OPENING = Lock()
 
 
 def _attend(

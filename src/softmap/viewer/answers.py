@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from softmap.errors import ParameterError, RecordingError, SizeError
+from softmap.forking import cached_property
 from softmap.language import LANGUAGES
 from softmap.mechanism import PAGE
 from softmap.viewer import overview, pictures

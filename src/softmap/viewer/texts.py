@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from softmap import words as wording
 from softmap.errors import ParameterError
+from softmap.forking import cached_property
 from softmap.words import Unit, token_label
 
 if TYPE_CHECKING:
