@@ -200,7 +200,9 @@ def test_threads_that_ask_at_once_get_the_same_numbers():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("size", [1.0, 1e2, 1e3, 1e4, 1e6, 1e8, 1e12, 1e18, 1e30])
-@pytest.mark.parametrize("first", [lambda m: m.row(47), lambda m: m.diagonal(-1), lambda m: m.summary(), lambda m: None])
+@pytest.mark.parametrize(
+    "first", [lambda m: m.row(47), lambda m: m.diagonal(-1), lambda m: m.summary(), lambda m: None]
+)
 def test_rows_sum_to_one_at_any_size_whatever_was_asked_first(first, size, dtype):
     torch.manual_seed(0)
     q, k = torch.randn(2, 48, 4).to(dtype) * size, torch.randn(2, 48, 4).to(dtype)

@@ -40,7 +40,7 @@ def sweep(problem: Problem, wanted: Wanted) -> Statistics:
     Raises:
         NonFiniteError: a bias of NaN or +∞ where a query sees a key, or scores beyond float64.
     """
-    wide = tile.widened(problem, tile.dtype_for(problem))
+    wide = tile.widened(problem)
     wanted = wanted if wanted.v is None else replace(wanted, v=wanted.v.to(wide.dtype))
     found = _nothing_seen(wide, wanted)
     for rows in _row_strips(problem):

@@ -67,8 +67,9 @@ def _refuse(problem: Problem, dtype: torch.dtype) -> NoReturn:
     raise NonFiniteError("q and k", f"scores within {dtype}", size, f"{hint}.")
 
 
-def widened(problem: Problem, dtype: torch.dtype) -> Problem:
-    """The same problem with q and k in the dtype to compute in."""
+def widened(problem: Problem) -> Problem:
+    """The same problem with q and k in the dtype to compute in, as `dtype_for` says."""
+    dtype = dtype_for(problem)
     return replace(problem, q=problem.q.to(dtype), k=problem.k.to(dtype)).as_part_of(problem)
 
 
