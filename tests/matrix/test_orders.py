@@ -15,11 +15,12 @@ import torch
 
 from softmap import AttentionMatrix, biases, masks
 from softmap.kernels import sizes
+from softmap.matrix.without import without
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SHAPES = ((2, 1, 48, 48, 4), (4, 2, 20, 70, 64), (1, 1, 1, 300, 16), (3, 3, 130, 90, 33))
 SUMS = 1e-4  # how far a row's sum of float32 weights may be from 1; those of large scores are computed in float64
-ORDERS = 60  # of questions; the slow test takes 1,000
+ORDERS = 24  # of questions; the slow test takes 1,000
 
 
 def drawn(seed: int):
@@ -85,60 +86,69 @@ class Walk:
 
     def ask(self, what: str) -> None:
         """Ask a question, and compare."""
-        m, random = self.m, self.random
-        queries, keys = m.queries, m.keys
-        i, j = int(random.integers(queries)), int(random.integers(keys))
-        rows = np.sort(random.integers(0, queries + 1, 2))
-        if what == "row":
-            self.same(m.row(i), self.dense[:, i])
-        elif what == "diagonal":
-            offset = int(random.integers(-queries + 1, keys))
-            self.same(m.diagonal(offset), np.diagonal(self.dense, offset, 1, 2))
-        elif what == "tile":
-            self.same(m[:, rows[0] : rows[1], j:], self.dense[:, rows[0] : rows[1], j:])
-        elif what == "columns":
-            step = int(random.integers(1, 9))
-            self.same(m[0, ::step, [j, 0]], self.dense[0, ::step, [j, 0]])
-        elif what == "at":
-            places = random.integers(0, queries, 9), random.integers(0, keys, 9)
-            self.same(m.at(*places), self.dense[:, places[0], places[1]])
-        elif what == "dense":
-            self.same(m.dense(), self.dense)
-        elif what == "array":
-            self.same(np.asarray(m), self.dense)
-        elif what == "head":
-            self.same(m[-1][i, :j], self.dense[-1, i, :j])
-        elif what == "blocks":
-            cell = int(random.integers(1, 40))
-            top = m.blocks((cell, keys), "sum", rows=slice(i, None))
-            want = np.add.reduceat(self.dense[:, i:].sum(2), np.arange(0, queries - i, min(cell, queries - i)), 1)
-            self.same(top[..., 0], want, self.swept, 1e-6 * queries)
-            largest = m.blocks(cell, "max", rows=slice(i, i + 1))
-            assert float(largest.max()) <= 1 + SUMS
-        elif what == "received":
-            self.same(m.received(), self.dense.sum(1), self.swept, 1e-6 * queries)
-        elif what == "top":
-            top = m.top(3)
-            keys_of = np.asarray(top.keys)
-            want = np.where(keys_of >= 0, np.take_along_axis(self.dense, np.maximum(keys_of, 0), 2), 0)
-            self.same(top.weights, want, self.swept, self.swept)
-            self.same(top.weights[..., :1], self.dense.max(2, keepdims=True), self.swept, self.swept)
-        elif what == "entropy":
-            logs = np.log(np.maximum(self.dense, 1e-300))
-            self.same(m.entropy(), -(self.dense * logs).sum(2), 10 * self.swept, 10 * self.swept)
-        elif what == "cells":
-            cells = m.summary(cells=(1, 1)).cells
-            self.same(cells.sum[:, 0, 0], self.dense.sum((1, 2)), self.swept, 1e-5)
-            assert float(cells.max.max()) <= 1 + SUMS
-        elif what == "without":
-            found = without(m, [j])[:, i]
-            want = self.dense[:, i].copy()
-            want[:, j] = 0
-            self.same(found, want)
-        elif what == "logsumexp":
-            m.logsumexp()
-        else:
-            raise AssertionError(what)
+        getattr(self, f"ask_{what}")(
+            self.m, int(self.random.integers(self.m.queries)), int(self.random.integers(self.m.keys))
+        )
+
+    def ask_row(self, m, i, j):
+        self.same(m.row(i), self.dense[:, i])
+
+    def ask_diagonal(self, m, i, j):
+        self.same(m.diagonal(j - i), np.diagonal(self.dense, j - i, 1, 2))
+
+    def ask_tile(self, m, i, j):
+        self.same(m[:, i // 2 : i + 1, j:], self.dense[:, i // 2 : i + 1, j:])
+
+    def ask_columns(self, m, i, j):
+        step = 1 + i % 9
+        self.same(m[0, ::step, [j, 0]], self.dense[0, ::step, [j, 0]])
+
+    def ask_at(self, m, i, j):
+        places = self.random.integers(0, m.queries, 9), self.random.integers(0, m.keys, 9)
+        self.same(m.at(*places), self.dense[:, places[0], places[1]])
+
+    def ask_dense(self, m, i, j):
+        self.same(m.dense(), self.dense)
+
+    def ask_array(self, m, i, j):
+        self.same(np.asarray(m), self.dense)
+
+    def ask_head(self, m, i, j):
+        self.same(m[-1][i, :j], self.dense[-1, i, :j])
+
+    def ask_blocks(self, m, i, j):
+        cell = min(1 + j % 40, m.queries - i)
+        got = m.blocks((cell, m.keys), rows=slice(i, None))
+        want = np.add.reduceat(self.dense[:, i:].sum(2), np.arange(0, m.queries - i, cell), 1)
+        self.same(got[..., 0], want, self.swept, 1e-6 * m.queries)
+        assert float(m.blocks(cell, "max", rows=slice(i, i + 1)).max()) <= 1 + SUMS
+
+    def ask_received(self, m, i, j):
+        self.same(m.received(), self.dense.sum(1), self.swept, 1e-6 * m.queries)
+
+    def ask_top(self, m, i, j):
+        top = m.top(3)
+        keys = np.asarray(top.keys)
+        want = np.where(keys >= 0, np.take_along_axis(self.dense, np.maximum(keys, 0), 2), 0)
+        self.same(top.weights, want, self.swept, self.swept)
+        self.same(top.weights[..., :1], self.dense.max(2, keepdims=True), self.swept, self.swept)
+
+    def ask_entropy(self, m, i, j):
+        want = -(self.dense * np.log(np.maximum(self.dense, 1e-300))).sum(2)
+        self.same(m.entropy(), want, 10 * self.swept, 10 * self.swept)
+
+    def ask_cells(self, m, i, j):
+        cells = m.summary(cells=(1, 1)).cells
+        self.same(cells.sum[:, 0, 0], self.dense.sum((1, 2)), self.swept, 1e-5)
+        assert float(cells.max.max()) <= 1 + SUMS
+
+    def ask_without(self, m, i, j):
+        want = self.dense[:, i].copy()
+        want[:, j] = 0
+        self.same(without(m, [j], rescaled=False)[:, i], want)
+
+    def ask_logsumexp(self, m, i, j):
+        assert not bool((m.logsumexp() == math.inf).any())
 
     def same(self, got, want, relative: float | None = None, absolute: float = 1e-7) -> None:
         """Compare weights, or sums of them."""
@@ -162,12 +172,6 @@ QUESTIONS = (
 )
 
 
-def without(m, keys):
-    from softmap.matrix.without import without
-
-    return without(m, keys, rescaled=False)
-
-
 def walk(seed: int) -> None:
     """One order of questions."""
     walk = Walk(seed, numpy=seed % 2 == 0)
@@ -176,9 +180,9 @@ def walk(seed: int) -> None:
     walk.sums()
 
 
-@pytest.mark.parametrize("first", range(0, ORDERS, 20))
+@pytest.mark.parametrize("first", range(0, ORDERS, 8))
 def test_what_was_asked_before_changes_no_number(first):
-    for seed in range(first, first + 20):
+    for seed in range(first, first + 8):
         walk(seed)
 
 
