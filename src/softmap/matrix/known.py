@@ -78,7 +78,11 @@ class SweptRows:
 
     def _swept(self, rows: range) -> NDArray[np.float64]:
         whole = of_rectangle(self.problem, rows, range(self.problem.shape[2]))
-        return kernels.sweep(whole, Wanted()).statistics.logsumexp[0].cpu().double().numpy()
+        swept = kernels.sweep(whole, Wanted())
+        found = swept.statistics.logsumexp[0].cpu().double().numpy()
+        if swept.kernel == "strips":  # other rows among them are too large for the kernel that these are for
+            return np.where(np.isneginf(found) | (np.abs(found) <= REUSED), found, np.inf)
+        return found
 
     def _keep(self, rows: range, found: NDArray[np.float64]) -> None:
         """What is known stays as it is, so that passes made at any time agree."""
