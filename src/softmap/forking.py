@@ -69,10 +69,8 @@ class cached_property(Generic[T]):  # noqa: N801 (functools' name: it stands in 
         if instance is None:
             return self
         kept: dict[str, Any] = instance.__dict__
-        if self._name in kept:
-            found: T = kept[self._name]
-            return found
-        return kept.setdefault(self._name, self._function(instance))
+        found: T = kept[self._name] if self._name in kept else kept.setdefault(self._name, self._function(instance))
+        return found
 
 
 def _after_fork() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
 
 import softmap
 from softmap.measures import _Weights
-from softmap.recorded import Recording
+
+if TYPE_CHECKING:
+    from softmap.recorded import Recording
 
 
 @pytest.fixture(params=[1e2, 1e5, 1e8])
