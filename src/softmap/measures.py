@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from softmap.kernels.sizes import SWEPT
 from softmap.matrix.lookup import STRIP
 
 if TYPE_CHECKING:
@@ -96,8 +97,9 @@ class Sight:
 class _Weights:
     """Single weights of a layer, to the rounding of a sweep.
 
-    exp(scaled − logsumexp) with the sweep's logsumexp, whatever its size: the matrix itself would first go through all
-    keys of each row whose scores are large, for weights that sum to 1 to the last digit.
+    exp(scaled − logsumexp) with the sweep's logsumexp, as far as its rounding does not show: the matrix itself would
+    first go through all keys of each row whose scores are large, for weights that sum to 1 to the last digit. Beyond
+    that the weights are the matrix's own.
     """
 
     def __init__(self, layer: RecordedLayer) -> None:
@@ -105,11 +107,16 @@ class _Weights:
         if found is None:
             nothing = {"entropy": False, "distance": False, "received": False}
             found = layer.matrix.summary(top=0, cells=None, **nothing).logsumexp
-        self.shape, self.scaled = layer.shape, layer.matrix.scaled
+        self.shape, self.matrix, self.scaled = layer.shape, layer.matrix, layer.matrix.scaled
+        largest = float(found[found.isfinite()].abs().max()) if bool(found.isfinite().any()) else 0.0
+        self.rounded = max(largest, layer.matrix._lookup.problem.size) > SWEPT
         self.logsumexp = found.masked_fill(found == -torch.inf, 0).cpu()  # of a row that sees nothing: exp(−∞ − 0) = 0
 
     def at(self, query: Int[Numbers, "*shape"], key: Int[Numbers, "*shape"]) -> Float[torch.Tensor, "*places"]:
         """The weights at places, (heads, *shape): arrays of indices that broadcast."""
+        if self.rounded:
+            weights: torch.Tensor = self.matrix[:, query, key].cpu()
+            return weights
         scaled: torch.Tensor = self.scaled[:, query, key].cpu()
         logsumexp = self.logsumexp[:, torch.from_numpy(query)].to(scaled.dtype)
         return scaled.sub_(logsumexp.expand(scaled.shape)).exp_()

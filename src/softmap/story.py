@@ -10,13 +10,14 @@ import os
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from softmap import words as wording
 from softmap.errors import ParameterError, RecordingError, RowError, TextError
+from softmap.forking import cached_property
 from softmap.language import choose_language
 from softmap.mechanism import PAGE, Steps
 from softmap.shares import choose

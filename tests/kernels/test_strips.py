@@ -89,11 +89,12 @@ def test_scores_beyond_float64_are_refused():
 
 
 def test_scores_of_common_size_need_no_float64():
-    problem = Problem(normal(1, 4, 8) * 1e4, normal(1, 4, 8) * 1e4, masks.full(), 1.0)
+    problem = Problem(normal(1, 4, 8) * 1e4, normal(1, 4, 8) * 1e4, masks.full(), 1e-7)
     assert not tile.may_overflow(problem)
     assert tile.widened(problem).q.data_ptr() == problem.q.data_ptr()
     half = replace(problem, q=problem.q.half(), k=problem.k.half())
     assert tile.widened(half).q.dtype == torch.float32
+    assert tile.widened(replace(problem, scale=1.0)).q.dtype == torch.float64  # 1e8 rounds by 10 in float32
 
 
 def test_many_strips_add_up_without_drift():

@@ -283,8 +283,11 @@ def test_all_that_is_held_is_counted():
     q, k, _ = (array * np.float32(1e25) for array in random_qkv())
     m = AttentionMatrix(q, k, scale=1e-50, mask=masks.causal())
     _ = m[0, 3]
-    wide, rows, spans = 2 * (q.nbytes + k.nbytes), 4 * 9 * 2 * 8, 9 * 2 * 8
-    assert m.nbytes == q.nbytes + k.nbytes + wide + rows + spans
+    rows, sizes, spans = 4 * 9 * 2 * 8, 9 * 8, 9 * 2 * 8
+    assert m.nbytes == q.nbytes + k.nbytes + rows + spans
+    m = AttentionMatrix(q, k, scale=1e-48, mask=masks.causal())
+    _ = m[0, 3]
+    assert m.nbytes == q.nbytes + k.nbytes + rows + sizes + spans
 
 
 def test_one_head_may_come_without_an_axis_of_heads():

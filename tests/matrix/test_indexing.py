@@ -193,3 +193,24 @@ def test_a_result_of_more_than_a_gibibyte_is_refused_and_says_what_to_do():
         for part in ("at most 1 GiB", "GiB for a result of shape", "summary()", "a smaller tile", "dense()"):
             assert part in str(caught.value)
     assert m[0, :, :3].shape == (20_000, 3)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        (slice(None), [0, 1], ..., [0, 1]),
+        (slice(None), ..., [0, 1], [0, 1]),
+        (slice(None), [0, 1], [0, 1], ...),
+        (..., [0, 1], slice(None), [0, 1]),
+        ([0, 1], ..., slice(None), [0, 1]),
+        (slice(1, None), [[0, 1], [2, 3]], ..., 4),
+        (slice(None), 2, ..., [0, 1, 5]),
+        (0, ..., [0, 1], [0, 1]),
+    ],
+    ids=str,
+)
+def test_a_row_of_dots_that_takes_no_axis_keeps_arrays_apart_as_in_numpy(index):
+    q, k, _ = random_qkv(heads=3, kv_heads=3, queries=6, keys=8)
+    dense, m = by_hand(q, k).weights, AttentionMatrix(q, k)
+    assert m[index].shape == dense[index].shape
+    np.testing.assert_allclose(m[index], dense[index], rtol=2e-5, atol=2e-6)

@@ -268,7 +268,16 @@ def test_a_reason_stands_with_its_kernel_where_several_ran(monkeypatch):
     ],
 )
 def test_neighbouring_heads_are_swept_together(heads, group, runs):
-    assert [(run.start, run.stop) for run in lookup._runs(heads, group)] == runs
+    assert [(run.start, run.stop) for run in lookup._runs(heads, group, [False] * len(heads))] == runs
+
+
+def test_heads_of_huge_scores_are_swept_by_themselves():
+    assert list(lookup._runs([0, 1, 2, 3], 2, [False, True, True, False])) == [
+        range(1),
+        range(1, 2),
+        range(2, 3),
+        range(3, 4),
+    ]
 
 
 # Memory

@@ -55,17 +55,20 @@ def sweep(problem: Problem, wanted: Wanted) -> Swept:
         ParameterError: SOFTMAP_KERNEL names no kernel, or one that cannot serve.
         NonFiniteError: a bias of NaN or +∞ where a query sees a key, or scores beyond float64.
     """
-    from softmap.kernels import fused, strips
+    from softmap.kernels import fused, reach, strips
 
     forced = os.environ.get(VARIABLE)
     with torch.no_grad(), torch.autocast(problem.q.device.type, enabled=False):
         if forced:
             return _sweep_forced(problem, wanted, forced)
         why = _fused_refusal(problem, wanted)
-        if why:
-            return Swept(strips.sweep(problem, wanted), "strips", why + _gpu_not_taken(problem, wanted))
-        best = fused.available()[0]
-        return Swept(fused.sweep(problem, wanted, best), f"fused ({best})", _passed_over(best))
+        if not why:
+            best = fused.available()[0]
+            found = fused.sweep(problem, wanted, best)
+            if not reach.is_rounded(problem, found):
+                return Swept(found, f"fused ({best})", _passed_over(best))
+            why = reach.ROUNDED
+        return Swept(strips.sweep(problem, wanted), "strips", why + _gpu_not_taken(problem, wanted))
 
 
 def cells(problem: Problem, cell: Cell, known: Known, kernel: str) -> Cells:
@@ -149,19 +152,24 @@ def first_choice() -> str:
 
 def _sweep_forced(problem: Problem, wanted: Wanted, name: str) -> Swept:
     """The kernel that SOFTMAP_KERNEL names, and never another."""
-    from softmap.kernels import fused, gpu, reference, strips
+    from softmap.kernels import fused, gpu, reach, reference, strips
 
     why, first = f"{VARIABLE}={name}", first_choice()
     if first in ("gpu", "reference", "strips"):
         kernel = {"gpu": gpu, "reference": reference, "strips": strips}[first]
         _refuse(name, kernel.refusal(problem, wanted))
         try:
-            return Swept(kernel.sweep(problem, wanted), first, why)
+            found = kernel.sweep(problem, wanted)
         except gpu.TritonRefusedError as error:
             raise _refused(name, str(error)) from error
-    _refuse(name, _fused_refusal(problem, wanted))
-    instructions = first.removeprefix("fused-")
-    return Swept(fused.sweep(problem, wanted, instructions), f"fused ({instructions})", why)
+        ran = first
+    else:
+        _refuse(name, _fused_refusal(problem, wanted))
+        instructions = first.removeprefix("fused-")
+        found, ran = fused.sweep(problem, wanted, instructions), f"fused ({instructions})"
+    if first not in ("reference", "strips") and reach.is_rounded(problem, found):
+        raise _refused(name, reach.ROUNDED)
+    return Swept(found, ran, why)
 
 
 def _gpu_not_taken(problem: Problem, wanted: Wanted) -> str:

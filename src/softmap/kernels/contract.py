@@ -14,11 +14,12 @@ One attention matrix of a head h, its query heads sharing key heads in groups of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from softmap.forking import cached_property
+from softmap.kernels.sizes import LARGE, row_sizes
 from softmap.tensors import largest
 
 if TYPE_CHECKING:
@@ -101,9 +102,27 @@ class Problem:
         """The largest magnitude in k; infinity where there is NaN or infinity."""
         return largest(self.k)
 
+    @cached_property
+    def size(self) -> float:
+        """What no scaled score exceeds in magnitude, before soft cap and bias: what the rounding of scores goes by.
+
+        NaN and infinity do not count. It is about that, by the lengths of q and k, where `bound` is far too large.
+        """
+        return self.rough_size if self.rough_size <= LARGE else float(row_sizes(self).max())
+
+    @property
+    def rough_size(self) -> float:
+        """What `size` does not exceed, at a glance; NaN or infinity where there is one."""
+        return self.largest_q * self.largest_k * self.q.shape[2] * abs(self.scale)
+
     def with_largest(self, q: float, k: float) -> Problem:
         """The same problem, of which these two are known, so that nothing reads all of q and k to find them."""
         self.__dict__.update(largest_q=q, largest_k=k)
+        return self
+
+    def as_part_of(self, whole: Problem) -> Problem:
+        """The same problem, of which is known what holds of the whole: how large numbers are, and so their arithmetic."""
+        self.__dict__.update(largest_q=whole.largest_q, largest_k=whole.largest_k, size=whole.size)
         return self
 
     @property

@@ -81,7 +81,7 @@ def of_rectangle(problem: Problem, rows: range, keys: range) -> Problem:
         bias=None if problem.bias is None else PartBias(problem.bias, 0, rows.start, keys.start),
     )
     found.__dict__.update(spans=spans, seen=seen)
-    return found.with_largest(problem.largest_q, problem.largest_k)
+    return found.as_part_of(problem)
 
 
 def _cut(problem: Problem, rows: range, keys: range) -> tuple[Spans, Bool[Tensor, " keys"] | None]:

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from softmap.kernels.tile import may_overflow
+from softmap.kernels.sizes import SWEPT
 from softmap.tensors import largest
 
 if TYPE_CHECKING:
-    from softmap.kernels.contract import Problem, Wanted
+    from softmap.kernels.contract import Problem, Statistics, Wanted
 
 LARGEST = torch.finfo(torch.float32).max
+ROUNDED = "scores so large that float32's rounding shows"
 
 
 def out_of_reach(problem: Problem, wanted: Wanted) -> str | None:
     """What is out of float32's reach; None where nothing is."""
-    if may_overflow(problem):
+    if not problem.bound < LARGEST / 4:
         return "scores that may overflow float32"
     if not _scale_fits(problem):
         return "a scale beyond float32's reach"
@@ -26,7 +27,15 @@ def out_of_reach(problem: Problem, wanted: Wanted) -> str | None:
         return "numbers so large that denormals count beside them"
     if not _values_fit(wanted):
         return "values whose sum may overflow float32"
+    if problem.size > SWEPT:
+        return ROUNDED
     return None
+
+
+def is_rounded(problem: Problem, statistics: Statistics) -> bool:
+    """Whether the rows of a sweep in float32 turned out so large that its rounding shows, as under a large bias."""
+    found = statistics.logsumexp
+    return problem.dtype == torch.float32 and bool((found.abs().masked_fill(found.isinf(), 0) > SWEPT).any())
 
 
 def _factor(problem: Problem) -> float:

@@ -75,6 +75,8 @@ def refusal(problem: Problem, wanted: Wanted) -> str | None:
     heads, queries, keys = problem.shape
     if problem.q.device.type == "mps":
         return "it needs float64, which this device has not"
+    if not (problem.nan or problem.bound < torch.finfo(torch.float64).max / 4):
+        return "scores that may overflow float64"
     return None if heads * queries * keys <= LIMIT else "it holds the whole matrix, which would be more than 1 GiB"
 
 

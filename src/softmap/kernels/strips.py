@@ -20,6 +20,7 @@ import torch
 
 from softmap.kernels import cells_in, tile
 from softmap.kernels.contract import Cells, Distance, Statistics, Top
+from softmap.kernels.sizes import LARGE
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -57,15 +58,18 @@ def cells(problem: Problem, cell: Cell, known: Known) -> Cells:
     Raises:
         NonFiniteError: as `sweep`.
     """
-    wide = tile.widened(problem) if tile.may_overflow(problem) else problem
+    dtype = tile.dtype_for(problem)
+    if problem.q.device.type != "mps" and bool((known.high.abs().nan_to_num(0, 0, 0) > LARGE).any()):
+        dtype = torch.float64  # as tiles are, which gave what is known
     heads, queries, keys = problem.shape
     shape = heads, -(-queries // cell.rows), -(-keys // cell.keys)
-    found = Cells(*torch.zeros(2, *shape, dtype=wide.dtype, device=problem.q.device))
+    found = Cells(*torch.zeros(2, *shape, dtype=dtype, device=problem.q.device))
     for rows in cells_in.strips(queries, cell.rows, _BUDGET // keys):
         seen = cells_in.from_edge(range(keys) if problem.nan else problem.spans.key_range(rows), cell.keys)
         for head in range(heads if seen else 0):
             own = range(head, head + 1)
-            scaled = tile.scaled(wide, tile.scores(wide, rows, seen, own), rows, seen, own, problem.spans)
+            scores = tile.scores(problem, rows, seen, own, dtype)
+            scaled = tile.scaled(problem, scores, rows, seen, own, problem.spans)
             weights = tile.weighed(scaled, *(part[own.start : own.stop, _slice(rows)] for part in known))[0]
             top, left = rows.start // cell.rows, seen.start // cell.keys
             parts = cells_in.reduce(weights, cell, torch.sum), cells_in.reduce(weights, cell, torch.amax)
@@ -111,7 +115,7 @@ def _sweep_strip(
 ) -> None:
     """Write what one strip tells into what was found."""
     at = _slice(heads), _slice(rows)
-    scaled = tile.scaled(problem, tile.scores(problem, rows, keys, heads), rows, keys, heads, spans)
+    scaled = _scaled(problem, spans, heads, rows, keys)
 
     largest = scaled.amax(-1, keepdim=True)
     sink = None if problem.sinks is None else problem.sinks[at[0], None, None].to(scaled.dtype)
@@ -141,11 +145,24 @@ def _sweep_strip(
         _add_columns(found, wanted.cells, weights, at[0], rows, keys)
 
 
+def _scaled(problem: Problem, spans: Spans, heads: range, rows: range, keys: range) -> Strip:
+    """Steps 1 and 2: in float64 where a bias makes them so large that float32's rounding would show."""
+
+    def made(dtype: torch.dtype) -> Strip:
+        return tile.scaled(problem, tile.scores(problem, rows, keys, heads, dtype), rows, keys, heads, spans)
+
+    scaled = made(problem.dtype)
+    if problem.bias is None or problem.dtype == torch.float64 or problem.q.device.type == "mps":
+        return scaled
+    largest = scaled.amax(-1).abs()
+    return made(torch.float64) if bool((largest.masked_fill(largest.isinf(), 0) > LARGE).any()) else scaled
+
+
 def _output(weights: Strip, v: Float[Tensor, "kv_heads keys d_v"], heads: range, group: int) -> Tensor:
     """Step 4; the heads of a strip are whole groups, or some of one."""
     own = v[heads.start // group : (heads.stop - 1) // group + 1]
     stacked = weights.reshape(len(own), -1, weights.shape[2])
-    return (stacked @ own).reshape(*weights.shape[:2], v.shape[2])
+    return (stacked @ own.to(stacked.dtype)).reshape(*weights.shape[:2], v.shape[2])
 
 
 def _write_top(
@@ -191,7 +208,9 @@ def _add_columns(found: Statistics, grid: Grid | None, weights: Strip, heads: sl
         if found.cells is not None:
             of_row = found.cells.sum[heads, number]
             of_row.index_add_(-1, cell, sums.to(of_row.dtype))
-            found.cells.max[heads, number].scatter_reduce_(-1, cell.expand_as(sums), part.amax(1), "amax")
+            found.cells.max[heads, number].scatter_reduce_(
+                -1, cell.expand_as(sums), part.amax(1).to(found.cells.max.dtype), "amax"
+            )
 
 
 def _pieces(edges: tuple[int, ...], rows: range) -> Iterator[tuple[int, int, int]]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 
 from softmap.errors import NonFiniteError
+from softmap.kernels import slices
 from softmap.kernels.part import PartBias
+from softmap.kernels.sizes import LARGE, SLICED
 from softmap.tensors import joint_shape
 
 if TYPE_CHECKING:
@@ -26,56 +28,80 @@ if TYPE_CHECKING:
 
     Index = range | Int[Tensor, " n"]
 
+_STEEPEST = 1e28  # what float32 may be multiplied by, or by 1 over it: its subnormal numbers are then below 1e-10
 _PAIRS = 1 << 22  # numbers of q that the places of one turn may take: 16 MiB in float32
 
 
-def may_overflow(problem: Problem) -> bool:
-    """Whether the scores, before or after scaling, could leave the range of `Problem.dtype`.
+def may_overflow(problem: Problem, dtype: torch.dtype | None = None) -> bool:
+    """Whether the scores, before or after scaling, could leave the range of a dtype: `Problem.dtype` unless given.
 
-    Differences of two scores must fit too, hence the factor of 4.
+    Differences of two scores must fit too, hence the factor of 4. A scale that brings small scores up from where the
+    dtype has few digits, or large ones down by less than it holds, is out of its range as well.
     """
-    return not problem.bound < torch.finfo(problem.dtype).max / 4
+    dtype = problem.dtype if dtype is None else dtype
+    if not problem.bound < torch.finfo(dtype).max / 4:
+        return True
+    return dtype == torch.float32 and problem.scale != 0 and not 1 / _STEEPEST <= abs(problem.scale) <= _STEEPEST
 
 
-def widened(problem: Problem) -> Problem:
-    """The same problem with q and k in the dtype to compute in: `Problem.dtype`, or float64 where that may overflow.
+def dtype_for(problem: Problem, size: float = LARGE) -> torch.dtype:
+    """The dtype to compute in: `Problem.dtype`, or float64 where that may overflow, or scores are beyond that size.
 
     Raises:
         NonFiniteError: scores that float64 does not hold either, or that need float64 on a device without it.
     """
-    dtype = problem.dtype
-    if may_overflow(problem):
-        if dtype != torch.float64 and problem.q.device.type != "mps":
-            dtype = torch.float64
-        elif not problem.nan:
-            size = f"magnitudes up to {problem.largest_q:.3g} and {problem.largest_k:.3g}"
-            hint = "Divide them first" if dtype == torch.float64 else "This device has no float64: move them to the CPU"
-            raise NonFiniteError("q and k", f"scores within {dtype}", size, f"{hint}.")
-    return replace(problem, q=problem.q.to(dtype), k=problem.k.to(dtype))
+    if problem.q.device.type == "mps" or problem.dtype == torch.float64:
+        if may_overflow(problem) and not problem.nan:
+            _refuse(problem, problem.dtype)
+        return problem.dtype
+    if not may_overflow(problem):
+        return torch.float64 if problem.size > size else problem.dtype
+    if may_overflow(problem, torch.float64) and not problem.nan:
+        _refuse(problem, torch.float64)
+    return torch.float64
+
+
+def _refuse(problem: Problem, dtype: torch.dtype) -> NoReturn:
+    size = f"magnitudes up to {problem.largest_q:.3g} and {problem.largest_k:.3g}, scale {problem.scale:.3g}"
+    hint = "Divide them first" if dtype == torch.float64 else "This device has no float64: move them to the CPU"
+    raise NonFiniteError("q and k", f"scores within {dtype}", size, f"{hint}.")
+
+
+def widened(problem: Problem) -> Problem:
+    """The same problem with q and k in the dtype to compute in, as `dtype_for` says."""
+    dtype = dtype_for(problem)
+    return replace(problem, q=problem.q.to(dtype), k=problem.k.to(dtype)).as_part_of(problem)
 
 
 def scores(
-    problem: Problem, rows: Index, keys: Index, heads: Sequence[int] | None = None
+    problem: Problem,
+    rows: Index,
+    keys: Index,
+    heads: Sequence[int] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "heads rows keys"]:
-    """Step 1 of a tile: q kᵀ, in `Problem.dtype`.
+    """Step 1 of a tile: q kᵀ.
 
     Args:
-        problem: the matrix; `widened` where `may_overflow`.
+        problem: the matrix.
         rows: the tile's queries.
         keys: the tile's keys.
         heads: the tile's heads; all of them unless given.
+        dtype: what to compute in, as `dtype_for` says; `Problem.dtype` unless given.
     """
+    dtype = problem.dtype if dtype is None else dtype
     heads = range(problem.shape[0]) if heads is None else heads
     own = [head // problem.group for head in heads]  # the key head of each
-    q = _take(_heads(problem.q, heads), rows).to(problem.dtype)
+    q = _take(_heads(problem.q, heads), rows).to(dtype)
     shared = sorted(set(own))
     together = len(own) // len(shared) if shared else 1
     if own != [head for head in shared for _ in range(together)]:  # groups cut apart: each head brings its keys
         shared, together = own, 1
-    k = _take(_heads(problem.k, shared), keys).to(problem.dtype)
+    k = _take(_heads(problem.k, shared), keys).to(dtype)
     stacked = q.reshape(len(shared), together * q.shape[1], q.shape[2])  # one product serves all heads of a key head
     with torch.autocast(q.device.type, enabled=False):  # whose halves would lose what float32 is for
-        return (stacked @ k.mT).reshape(len(own), q.shape[1], k.shape[1])
+        found = slices.product(stacked, k) if _is_sliced(problem, dtype) else stacked @ k.mT
+    return found.reshape(len(own), q.shape[1], k.shape[1])
 
 
 def scaled(
@@ -116,16 +142,21 @@ def weighed(
 
 
 def scores_at(
-    problem: Problem, heads: Int[Tensor, "*shape"], rows: Int[Tensor, "*shape"], keys: Int[Tensor, "*shape"]
+    problem: Problem,
+    heads: Int[Tensor, "*shape"],
+    rows: Int[Tensor, "*shape"],
+    keys: Int[Tensor, "*shape"],
+    dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "*shape"]:
-    """Step 1 of single places: index tensors that broadcast."""
+    """Step 1 of single places: index tensors that broadcast; in the dtype that `scores` takes."""
+    dtype = problem.dtype if dtype is None else dtype
     shape = joint_shape(heads, rows, keys)
     heads, rows, keys = (index.to(problem.q.device).expand(shape).reshape(-1) for index in (heads, rows, keys))
-    found = torch.empty(len(rows), dtype=problem.dtype, device=problem.q.device)
+    found = torch.empty(len(rows), dtype=dtype, device=problem.q.device)
     for part in torch.arange(len(rows), device=found.device).split(max(1, _PAIRS // problem.q.shape[2])):
-        q = problem.q[heads[part], rows[part]].to(problem.dtype)
-        k = problem.k[heads[part] // problem.group, keys[part]].to(problem.dtype)
-        found[part] = (q * k).sum(-1)
+        q = problem.q[heads[part], rows[part]].to(dtype)
+        k = problem.k[heads[part] // problem.group, keys[part]].to(dtype)
+        found[part] = slices.products(q, k) if _is_sliced(problem, dtype) else (q * k).sum(-1)
     return found.reshape(shape)
 
 
@@ -143,6 +174,11 @@ def scaled_at(
     """
     head, query, key = (index.to(scores.device) for index in (heads, rows, keys))
     return _adjusted(problem, scores, head, query, key, ~problem.mask.visible(query, key))
+
+
+def _is_sliced(problem: Problem, dtype: torch.dtype) -> bool:
+    """Whether the order in which a product sums would show, so that there may be none."""
+    return dtype == torch.float64 and problem.size > SLICED
 
 
 def _adjusted(

@@ -24,7 +24,7 @@ from softmap.matrix.indexing import expand, places
 from softmap.matrix.inputs import kind_of, read_count, read_distance, read_grid, read_problem, read_values
 from softmap.matrix.lazy import LIMIT, LazyMatrix, StageView
 from softmap.matrix.lookup import STRIP, Lookup
-from softmap.matrix.summary import Summary, summarize
+from softmap.matrix.summary import Summary, in_dtype, summarize
 from softmap.mechanism import PAGE, Steps
 from softmap.tensors import joint_shape
 
@@ -232,12 +232,15 @@ class AttentionMatrix(LazyMatrix):
         return distance
 
     def logsumexp(self) -> Float[Array, "heads queries"]:
-        """Each row's ln Σ_j exp(scaled_ij), a sink's logit included, in nats; kept once it is known."""
+        """Each row's ln Σ_j exp(scaled_ij), a sink's logit included, in nats; kept once it is known.
+
+        In float64 where float32 does not hold it, as of scores beyond 3e38.
+        """
         head = self._heads.repeat_interleave(self.queries)
         query = torch.arange(self.queries, device="cpu").repeat(self.heads)
         found = self._lookup.logsumexp(head, query)
         problem = self._lookup.problem
-        return self._give(found.reshape(self.heads, -1).to(problem.dtype).to(problem.q.device))
+        return self._give(in_dtype(found.reshape(self.heads, -1), problem.dtype).to(problem.q.device))
 
     def diagonal(self, offset: int = 0) -> Float[Array, "heads n"]:
         """The weights at (i, i + offset), as `numpy.diagonal`: with a positive offset of later keys.

@@ -4,16 +4,15 @@
     logsumexp = peak + log_total          the row's largest number, and the log of Σ exp(scaled − peak)
 
 The two are kept and taken off one by one, for their sum would round log_total away beside a large peak. Both come from
-the tiles' own numbers. A sweep's logsumexp serves where it is small: a kernel rounds scores in its own way, and where
-they are large the rounding is too large to be mixed.
+the tiles' own numbers. A sweep's logsumexp serves where scores are small: a kernel rounds them in its own way, and where
+they are large the rounding is too large to be mixed. Rows of large scores are computed in float64, however narrow q is,
+and of huge ones in slices (kernels/sizes.py), so that what was asked before changes no number.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -22,9 +21,11 @@ import torch
 
 from softmap import kernels
 from softmap.errors import NonFiniteError
+from softmap.forking import Lock
 from softmap.kernels import Swept, tile
 from softmap.kernels.contract import Known, Statistics, Wanted
 from softmap.kernels.part import of_heads
+from softmap.kernels.sizes import LARGE, SWEPT, row_sizes
 from softmap.matrix.known import REUSED, SweptRows
 from softmap.tensors import joint_shape
 
@@ -42,7 +43,7 @@ Stage = Literal["scores", "scaled", "weights"]
 STRIP = 1 << 22
 """How many numbers are computed at once: 16 MiB of float32."""
 _PAIRS = 1 << 19  # single places that are computed at once: 4 MiB for each of the numbers that say where they are
-_KEEPING = threading.Lock()  # of all matrices, for it is held for a moment, and keeps none of them from being copied
+_KEEPING = Lock()  # of all matrices, for it is held for a moment, and keeps none of them from being copied
 
 
 class Lookup:
@@ -62,18 +63,18 @@ class Lookup:
         self._given: dict[int, Tensor] = {}  # their logsumexp, not yet looked at for passes
         self._of_heads: dict[int, SweptRows] = {}  # of heads that passes were made of
         self._head_problems: dict[int, Problem] = {}
+        self._sizes: dict[int, NDArray[np.float64]] = {}  # of each head's rows, as `row_sizes` gives them
 
     @property
     def nbytes(self) -> int:
         """The bytes of what is held: q, k, the sinks, what is kept of rows, and what was made of q, k and the mask."""
-        wide: Problem = self.__dict__.get("_wide", self.problem)
         spans: Spans | None = self.problem.__dict__.get("spans")
-        held = [self.problem.q, self.problem.k, self.problem.sinks, wide.q, wide.k, *(spans[:2] if spans else ())]
-        apart = {id(tensor): tensor for tensor in held if tensor is not None}  # what needs no widening is there twice
+        held = [self.problem.q, self.problem.k, self.problem.sinks, *(spans[:2] if spans else ())]
         kept = self._keeping().nbytes if self._knows else 0
         kept += sum(rows.nbytes for rows in list(self._given.values()))
         kept += sum(rows.nbytes for rows in list(self._of_heads.values()))
-        made: int = sum(tensor.numel() * tensor.element_size() for tensor in apart.values())
+        kept += sum(sizes.nbytes for sizes in list(self._sizes.values()))
+        made: int = sum(tensor.numel() * tensor.element_size() for tensor in held if tensor is not None)
         return kept + made
 
     def count_known(self, heads: Sequence[int]) -> int:
@@ -128,7 +129,8 @@ class Lookup:
         found = self.swept_rows(head, rows).of(rows)
         if found is not None:
             pair = np.stack([each.numpy() for each in found])
-            self._keep([head], torch.arange(rows.start, rows.stop, device="cpu"), _small(pair))
+            query = torch.arange(rows.start, rows.stop, device="cpu")
+            self._keep([head], query, self._small([head], query, pair))
         return found
 
     def knows(self, heads: Sequence[int]) -> bool:
@@ -139,21 +141,26 @@ class Lookup:
         """A head's rows as sweeps give them, with all that is known of these ones."""
         found = self._of_heads.get(head)
         if found is None:
-            found = self._of_heads.setdefault(head, SweptRows(self.of_head(head)))
+            sizes = None if self._all_small else self._sizes_of(head)
+            found = self._of_heads.setdefault(head, SweptRows(self.of_head(head), sizes))
         given = self._given.pop(head, None)
         if given is not None:
             found.give(given.double().numpy(), range(len(given)))
         if self._knows:
             kept = self._keeping()[:, head, rows.start : rows.stop]
-            found.give(np.where(np.isneginf(kept[0]), kept[0], _small(kept).sum(0)), rows)
+            small = self._small([head], torch.arange(rows.start, rows.stop, device="cpu"), kept[:, None])[:, 0]
+            found.give(np.where(np.isneginf(kept[0]), kept[0], small.sum(0)), rows)
         return found
 
     def sweep(self, heads: Sequence[int], wanted: Wanted) -> Swept:
         """Statistics of some heads, in one pass, whose logsumexp is kept; `wanted.v` has all the key heads."""
-        if list(heads) == list(range(self.problem.shape[0])):
+        sizes = [self._largest(head) for head in heads]
+        steep = [size > SWEPT for size in sizes]  # only tiles' arithmetic serves these
+        if list(heads) == list(range(self.problem.shape[0])) and len(set(steep)) == 1:
+            self.problem.__dict__.setdefault("size", max(sizes))
             swept = kernels.sweep(self.problem, wanted)
         else:
-            runs = _runs(heads, self.problem.group)
+            runs = _runs(heads, self.problem.group, steep)
             parts = [kernels.sweep(of_heads(self.problem, run), self._wanted(run, wanted)) for run in runs]
             swept = Swept(_joined([part.statistics for part in parts]), *_ran(parts))
         self.keep_swept(heads, swept.statistics.logsumexp)
@@ -167,15 +174,16 @@ class Lookup:
         if stage == "weights":
             self._learn(head, query)
         keys = as_range(key)
-        for heads, rows, places in _groups(head, query):
-            step = _height(len(heads) * len(key))
-            for part, place in zip(rows.split(step), places.split(step, dim=1), strict=True):
-                numbers = tile.scores(self._wide, as_range(part), keys, heads)
-                if stage != "scores":
-                    numbers = tile.scaled(self._wide, numbers, as_range(part), keys, heads)
-                if stage == "weights":
-                    numbers = tile.weighed(numbers, *self._kept_of(head[place], query[place]))
-                table[place.to(table.device)] = self._narrow(stage, numbers)
+        for dtype, chosen in self._by_dtype(stage, head, query):
+            for heads, rows, places in _groups(head[chosen], query[chosen]):
+                step = _height(len(heads) * len(key))
+                for part, place in zip(rows.split(step), chosen[places].split(step, dim=1), strict=True):
+                    numbers = tile.scores(self.problem, as_range(part), keys, heads, dtype)
+                    if stage != "scores":
+                        numbers = tile.scaled(self.problem, numbers, as_range(part), keys, heads)
+                    if stage == "weights":
+                        numbers = tile.weighed(numbers, *self._kept_of(head[place], query[place]))
+                    table[place.to(table.device)] = self._narrow(stage, numbers)
         return table
 
     def _pairs(self, stage: Stage, shape: tuple[int, ...], *indices: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -188,13 +196,64 @@ class Lookup:
             flat = np.arange(start, min(start + step, found.numel()))
             places = tuple(map(torch.from_numpy, np.unravel_index(flat, shape)))
             head, query, key = (index.expand(shape)[places] for index in indices)
-            numbers = tile.scores_at(self._wide, head, query, key)
-            if stage != "scores":
-                numbers = tile.scaled_at(self._wide, numbers, head, query, key)
-            if stage == "weights":
-                numbers = tile.weighed(numbers[:, None], *self._kept_of(head, query))[:, 0]
-            found.view(-1)[start : start + step] = self._narrow(stage, numbers)
+            for dtype, chosen in self._by_dtype(stage, head, query):
+                at = head[chosen], query[chosen], key[chosen]
+                numbers = tile.scores_at(self.problem, *at, dtype)
+                if stage != "scores":
+                    numbers = tile.scaled_at(self.problem, numbers, *at)
+                if stage == "weights":
+                    numbers = tile.weighed(numbers[:, None], *self._kept_of(*at[:2]))[:, 0]
+                found.view(-1)[(start + chosen).to(found.device)] = self._narrow(stage, numbers)
         return found
+
+    def _by_dtype(self, stage: Stage, head: Tensor, query: Tensor) -> Iterator[tuple[torch.dtype, Int[Tensor, " n"]]]:
+        """Which of the rows (head[n], query[n]) are computed in which dtype; known ones where weights are wanted."""
+        narrow = tile.dtype_for(self.problem, torch.inf)
+        large = self._large(head, query)
+        if stage == "weights" and self.problem.bias is not None:
+            peak = self._kept_of(head, query)[0].numpy()
+            large |= np.isfinite(peak) & (np.abs(peak) > LARGE)
+        every = torch.arange(len(head), device="cpu")
+        if narrow == torch.float64 or not large.any() or self.problem.q.device.type == "mps":
+            yield narrow, every
+            return
+        for dtype, chosen in ((narrow, ~large), (torch.float64, large)):
+            if chosen.any():
+                yield dtype, every[torch.from_numpy(chosen)]
+
+    def _large(self, head: Tensor, query: Tensor) -> NDArray[np.bool_]:
+        """Of which of the rows (head[n], query[n]) the scores are large."""
+        found = np.zeros(len(head), dtype=bool)
+        if self._all_small:
+            return found
+        for each in head.unique().tolist():
+            if self._largest(each) > LARGE:
+                own = (head == each).numpy()
+                found[own] = self._sizes_of(each)[query.numpy()[own]] > LARGE
+        return found
+
+    def _largest(self, head: int) -> float:
+        """The size of the largest of a head's rows; 0 where it is known that it is not large."""
+        return 0.0 if self._all_small else float(self._sizes_of(head).max())
+
+    @property
+    def _all_small(self) -> bool:
+        """Whether no score of any head can be large, at a glance."""
+        return self.problem.rough_size <= LARGE
+
+    def _sizes_of(self, head: int) -> NDArray[np.float64]:
+        """How large the scores of a head's rows may be."""
+        found = self._sizes.get(head)
+        if found is None:
+            found = self._sizes.setdefault(head, row_sizes(self.of_head(head))[0].numpy())
+        return found
+
+    def _small(self, heads: Sequence[int], rows: Int[Tensor, " n"], pair: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Peak and log_total of rows, (2, heads, n), NaN where they are too large to be those of several roundings."""
+        small = np.abs(pair.sum(0)) <= REUSED
+        head = torch.tensor(heads, device="cpu").repeat_interleave(len(rows))
+        large = self._large(head, rows.repeat(len(heads))).reshape(len(heads), -1)
+        return np.where(small & ~large, pair, np.nan)
 
     def _learn(self, head: Int[Tensor, "*shape"], query: Int[Tensor, "*shape"]) -> None:
         """Compute and keep what is not yet known of rows (head, query): index tensors that broadcast."""
@@ -224,16 +283,30 @@ class Lookup:
         sample = rows[:: -(-len(rows) // height)]
         found = self._peak_and_log_total(heads, sample)
         self._keep(heads, sample, found)
-        usable = bool((np.abs(found.sum(0)) <= REUSED).mean() > 0.5)
+        usable = bool((~np.isnan(self._small(heads, sample, found)[0])).mean() > 0.5)
         if usable:
             self.sweep(heads, Wanted())
         return usable
 
     def _peak_and_log_total(self, heads: Sequence[int], rows: Int[Tensor, " n"]) -> NDArray[np.float64]:
         """(2, heads, n), from all keys of these rows."""
+        found = np.full((2, len(heads), len(rows)), np.nan)
+        head, query = torch.tensor(heads, device="cpu").repeat_interleave(len(rows)), rows.repeat(len(heads))
+        flat = found.reshape(2, -1)
+        for dtype, chosen in self._by_dtype("scaled", head, query):
+            for own, part, places in _groups(head[chosen], query[chosen]):
+                flat[:, chosen[places].numpy()] = self._of_rows(own, part, dtype)
+        large = np.isfinite(flat[0]) & (np.abs(flat[0]) > LARGE)
+        if self.problem.bias is not None and self.problem.q.device.type != "mps":  # which made them so
+            for own, part, places in _groups(head[large], query[large]):
+                flat[:, torch.from_numpy(large.nonzero()[0])[places].numpy()] = self._of_rows(own, part, torch.float64)
+        return found
+
+    def _of_rows(self, heads: Sequence[int], rows: Int[Tensor, " n"], dtype: torch.dtype) -> NDArray[np.float64]:
+        """The same, in one dtype."""
         keys = self.problem.spans.key_range(rows) or range(1)
-        scores = tile.scores(self._wide, as_range(rows), keys, heads)
-        scaled = tile.scaled(self._wide, scores, as_range(rows), keys, heads, self.problem.spans)
+        scores = tile.scores(self.problem, as_range(rows), keys, heads, dtype)
+        scaled = tile.scaled(self.problem, scores, as_range(rows), keys, heads, self.problem.spans)
         peak = scaled.amax(-1)
         sinks = None if self.problem.sinks is None else self.problem.sinks[list(heads)].to(peak.dtype)[:, None]
         peak = peak if sinks is None else peak.maximum(sinks)
@@ -261,16 +334,19 @@ class Lookup:
     def _sort_found(self, heads: Sequence[int], logsumexp: Float[Tensor, "heads queries"]) -> None:
         """Keep of a sweep what tiles can use; NaN, as of rows that are unknown, stands for the rest."""
         found = logsumexp.double().numpy()
-        found = np.where(np.abs(found) <= REUSED, found, np.nan)
+        rows = torch.arange(self.problem.shape[1], device="cpu")
+        found = self._small(heads, rows, found[None])[0]
         high = found.astype(np.float64 if self.problem.dtype == torch.float64 else np.float32).astype(np.float64)
-        self._keep(heads, torch.arange(self.problem.shape[1], device="cpu"), np.stack((high, found - high)))
+        self._keep(heads, rows, np.stack((high, found - high)))
 
     def _keep(self, heads: Sequence[int], rows: Int[Tensor, " n"], found: NDArray[np.float64]) -> None:
         """Keep what was not known: what is kept never changes, so that tiles taken at any time agree."""
         kept, place = self._keeping(), (slice(None), np.array(heads)[:, None], rows.numpy())
         with _KEEPING:
             known = kept[place]
-            kept[place] = np.where(np.isnan(known[0]), found, known)
+            high, low = np.where(np.isnan(known[0]), found, known)
+            kept[(1, *place[1:])] = low  # the peak comes last: a row is known by it, and readers take no lock
+            kept[(0, *place[1:])] = high
 
     def _kept_of(self, head: Int[Tensor, "*shape"], query: Int[Tensor, "*shape"]) -> tuple[Tensor, Tensor]:
         """Peak and log_total of rows that are known."""
@@ -290,7 +366,7 @@ class Lookup:
     def _narrow(self, stage: Stage, numbers: Tensor) -> Tensor:
         """Numbers computed in float64 so as not to overflow, in the result's dtype."""
         narrow = numbers.to(self.problem.dtype)
-        if self._wide is self.problem or self.problem.nan or bool((narrow.isinf() == numbers.isinf()).all()):
+        if numbers.dtype == narrow.dtype or self.problem.nan or bool((narrow.isinf() == numbers.isinf()).all()):
             return narrow
         largest = float(numbers[narrow.isinf() & ~numbers.isinf()][0])
         hint = "Give q and k in float64; weights and statistics do not need it."
@@ -302,11 +378,6 @@ class Lookup:
     def _shared(self, heads: range) -> slice:
         """The key heads of a run of heads."""
         return slice(heads.start // self.problem.group, (heads.stop - 1) // self.problem.group + 1)
-
-    @cached_property
-    def _wide(self) -> Problem:
-        """The problem whose tiles do not overflow. Halves stay halves here: each tile widens its own."""
-        return tile.widened(self.problem) if tile.may_overflow(self.problem) else self.problem
 
 
 class _Group(NamedTuple):
@@ -335,19 +406,15 @@ def as_range(index: Int[Tensor, " n"]) -> range | Int[Tensor, " n"]:
     return range(int(index[0]), int(index[-1]) + 1)
 
 
-def _small(pair: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Peak and log_total of rows, NaN where their sum is too large to be that of several roundings."""
-    return np.where(np.abs(pair.sum(0)) <= REUSED, pair, np.nan)
-
-
 def _height(width: int) -> int:
     """How many rows of so many numbers one strip has."""
     return max(1, STRIP // max(1, width))
 
 
-def _runs(heads: Sequence[int], group: int) -> Iterator[range]:
-    """The heads as runs of neighbours that one sweep can take: whole groups, or heads of one group."""
-    cuts = [place for place in range(1, len(heads)) if heads[place] != heads[place - 1] + 1]
+def _runs(heads: Sequence[int], group: int, steep: Sequence[bool]) -> Iterator[range]:
+    """The heads as runs of neighbours that one sweep can take: whole groups, or heads of one group, all alike steep."""
+    after = range(1, len(heads))
+    cuts = [n for n in after if heads[n] != heads[n - 1] + 1 or steep[n] != steep[n - 1]]
     for start, stop in pairwise([0, *cuts, len(heads)]):
         first, last = heads[start], heads[stop - 1] + 1
         whole = -(-first // group) * group, last // group * group  # where the whole groups among them begin and end

@@ -44,7 +44,8 @@ class Summary:
     sink's logit).
 
     Attributes:
-        logsumexp: ln Σ_j exp(scaled_ij), the sink's logit included, (heads, queries), nats.
+        logsumexp: ln Σ_j exp(scaled_ij), the sink's logit included, (heads, queries), nats. In float64 where float32
+            does not hold it, as of scores beyond 3e38.
         output: weights v, (heads, queries, d_v); where v was given.
         entropy: −Σ_j w_ij ln w_ij, (heads, queries), nats.
         top: `weights` and `keys` of the largest weights of each row, (heads, queries, top), in falling order; ties go
@@ -83,12 +84,12 @@ def summarize(swept: Swept, grid: Grid | None, dtype: torch.dtype, give: Callabl
     def cast(tensor: Tensor) -> Any:
         return give(tensor.to(dtype))
 
-    found = swept.statistics
+    found, logsumexp = swept.statistics, in_dtype(swept.statistics.logsumexp, dtype)
     cells = None
     if found.cells is not None and grid is not None:
         cells = Cells(cast(found.cells.sum), cast(found.cells.max), *grid)
     return Summary(
-        logsumexp=cast(found.logsumexp),
+        logsumexp=give(logsumexp),
         output=None if found.output is None else cast(found.output),
         entropy=None if found.entropy is None else cast(found.entropy),
         top=None if found.top is None else Top(cast(found.top.weights), give(found.top.keys)),
@@ -98,3 +99,9 @@ def summarize(swept: Swept, grid: Grid | None, dtype: torch.dtype, give: Callabl
         kernel=swept.kernel,
         why=swept.why,
     )
+
+
+def in_dtype(logsumexp: Float[Tensor, "heads queries"], dtype: torch.dtype) -> Float[Tensor, "heads queries"]:
+    """Rows' logsumexp in the dtype of results, or as it is where that does not hold it: it would turn infinite."""
+    narrow = logsumexp.to(dtype)
+    return narrow if bool((narrow.isinf() == logsumexp.isinf()).all()) else logsumexp

@@ -36,7 +36,7 @@ def without(matrix: AttentionMatrix, keys: Sequence[int], rescaled: bool) -> Att
     problem = matrix._lookup.problem
     seen = torch.ones(problem.shape[2], dtype=torch.bool, device="cpu")
     seen[torch.tensor(keys, dtype=torch.int64, device="cpu")] = False
-    rest = replace(problem, mask=problem.mask & masks.padding(seen)).with_largest(problem.largest_q, problem.largest_k)
+    rest = replace(problem, mask=problem.mask & masks.padding(seen)).as_part_of(problem)
     found = object.__new__(AttentionMatrix)
     lookup = Lookup(rest) if rescaled else _HiddenKeys(rest, matrix._lookup)
     found._set("weights", lookup, matrix._heads, matrix._flat, matrix._kind)

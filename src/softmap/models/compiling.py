@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator
 
 import torch
 
-_LOCK = threading.Lock()
+from softmap.forking import Lock
+
+_LOCK = Lock()
 _blocks: list[object] = []
 """The blocks that are open, of all threads: the first of them sets the stance, the last one puts it back."""
 _found = contextlib.ExitStack()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import re
-import threading
 import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from softmap.errors import ModelError, SoftmapError
+from softmap.forking import Lock
 from softmap.models.attending import Call, attend
 from softmap.models.casting import as_cast, cast_dtype, undisturbed
 from softmap.models.compiling import uncompiled
@@ -50,7 +50,7 @@ REFUSED = (
 
 _recorders: weakref.WeakKeyDictionary[nn.Module, Recorder] = weakref.WeakKeyDictionary()
 """The recording that each module is in."""
-_OPENING = threading.Lock()
+_OPENING = Lock()
 
 
 def _attend(

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from softmap.errors import ModelError
+from softmap.forking import Lock
 
 SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 SAFE = ".safetensors"
@@ -23,7 +24,7 @@ HINT = (
     "A pickle checkpoint can run code of its own when it is read, so softmap does not read it. Convert it where you "
     "trust it: load it with transformers and call save_pretrained, which writes safetensors."
 )
-_LOCK = threading.RLock()
+_LOCK = Lock(reentrant=True)
 
 
 class PickleRefusedError(Exception):

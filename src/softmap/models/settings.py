@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import threading
 from collections.abc import Iterator
 
-_LOCK = threading.RLock()
+from softmap.forking import Lock
+
+_LOCK = Lock(reentrant=True)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from softmap.errors import RecordingError
+from softmap.forking import Lock
 from softmap.recorded import arrayfile
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
     from softmap.recorded.arrayfile import Spec
 
-_LOCK = threading.Lock()
-_AT_ONCE = threading.Semaphore(1)  # files that are read at once: a disk gains nothing by more
+_LOCK = Lock()
+_AT_ONCE = Lock()  # files that are read at once: a disk gains nothing by more
 
 
 class Checksum:

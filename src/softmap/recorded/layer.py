@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from softmap.errors import ParameterError, RecordingError
+from softmap.forking import cached_property
 from softmap.kernels.contract import Problem
 from softmap.matrix import AttentionMatrix
 

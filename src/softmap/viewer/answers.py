@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from softmap.errors import ParameterError, RecordingError, SizeError
+from softmap.forking import cached_property
 from softmap.language import LANGUAGES
 from softmap.mechanism import PAGE
-from softmap.once import once
 from softmap.viewer import overview, pictures
 from softmap.viewer.headmap import TILE
 from softmap.viewer.parameters import Parameters, shown
@@ -141,7 +141,7 @@ class Answers:
             return rescaled or any(layer.logsumexp is None for layer in layers)
         return name == "roles" or (name == "steps" and tokens is not None and len(tokens) > PAGE)
 
-    @once
+    @cached_property
     def _has_thumbs(self) -> bool:
         return all(overview.has_thumbs(layer) for layer in self._recording.layers)
 
@@ -159,7 +159,7 @@ class Answers:
     def _about(self, _: Parameters, __: Cancelled) -> Answer:
         return {**self._description, "verified": list(self._recording.verified)}
 
-    @once
+    @cached_property
     def _description(self) -> dict[str, Any]:
         start = overview.start_of(self._recording, self._texts, *self._first)
         limits = {"tile": TILE, "words_limit": WORDS_LIMIT, "page": PAGE}

@@ -9,7 +9,7 @@ import numpy as np
 from softmap import words as wording
 from softmap.errors import ParameterError
 from softmap.escaping import escaped
-from softmap.once import once
+from softmap.forking import cached_property
 from softmap.words import Unit, token_label
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Text:
         self._places: dict[bool, list[tuple[int, int]]] = {}
         self._searched: dict[bool, _Searched] = {}
 
-    @once
+    @cached_property
     def words(self) -> tuple[Unit, ...]:
         """Its words."""
         return wording.units_of_words(self.tokens)
@@ -133,7 +133,7 @@ class Text:
             place = searched.text.find(wanted, int(searched.starts[unit + 1])) if after else -1
         return sorted(found)
 
-    @once
+    @cached_property
     def _word_starts(self) -> Int[Numbers, " words1"]:
         return np.array([*(unit.start for unit in self.words), len(self.tokens)], dtype=np.int32)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import partial
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
+from softmap.forking import Lock
 from softmap.viewer.headmap import HeadMap, Level, Tile
 from softmap.viewer.sight import Sight, never
 from softmap.viewer.sources import Tokens, Words
@@ -50,7 +50,7 @@ class Kept(Generic[T]):
     def __init__(self, limit: int) -> None:
         self._limit, self._held = limit, 0
         self._entries: OrderedDict[Hashable, tuple[T, int]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     @property
     def held(self) -> int:

@@ -8,6 +8,9 @@
 #include <mutex>
 #include <new>
 #include <vector>
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
 #if defined(__linux__) && !defined(__SANITIZE_ADDRESS__)  // which looks at what an allocator gives
 #include <sys/mman.h>
 #define SOFTMAP_MAPS
@@ -28,8 +31,19 @@ class Memory {
   size_t kept_bytes = 0;
 
   static Memory& shared() {
-    static Memory* memory = new Memory;  // never destroyed: threads may outlive static objects
+    static Memory* memory = made();
     return *memory;
+  }
+
+  static Memory* made() {
+    static Memory* memory = nullptr;  // never destroyed: threads may outlive static objects
+    memory = new Memory;
+#if defined(__unix__) || defined(__APPLE__)
+    // A fork waits for who is in here: in the child, a lock that another thread held would stay held.
+    const auto leave = [] { memory->lock.unlock(); };
+    pthread_atfork([] { memory->lock.lock(); }, leave, leave);
+#endif
+    return memory;
   }
 
   // From the system; null where it has no more. Large pieces get pages of their own: those that an allocator hands out

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.nn.functional import pad
 
+from softmap.forking import cached_property
 from softmap.kernels.added import REACH, added, needed
 from softmap.kernels.gpu import interpreted
 from softmap.kernels.gpu.columns import cells_pass, columns_pass
