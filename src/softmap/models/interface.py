@@ -21,6 +21,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from softmap.errors import ModelError
 from softmap.models.attending import Call, attend, eager_function
+from softmap.models.implementations import kind_of, leaves_mask_out
 from softmap.models.masking import ModelMask
 from softmap.models.settings import quiet_transformers
 from softmap.recorded import OtherLayer
@@ -37,12 +38,9 @@ REFUSED = (
     "softmap sees attention that goes through transformers' AttentionInterface; the table of models is in the docs."
 )
 
-KNOWN = re.compile(r"(paged\|)?(eager|sdpa|flex_attention|flash_attention_\d|softmap)|.+/.+")
-"""Attention functions that compute what a model's eager one does: transformers' own, and kernels of the hub."""
-
 _recorders: weakref.WeakKeyDictionary[nn.Module, Recorder] = weakref.WeakKeyDictionary()
 """The recording that each module is in."""
-_found: dict[int, tuple[Recorder, str]] = {}
+_found: dict[int, tuple[Recorder, str | None]] = {}
 """What the configurations of models in a recording were set to before, by their id."""
 _OPENING = threading.Lock()
 
@@ -56,9 +54,21 @@ def _attend(
     own = None if ours or isinstance(attention_mask, ModelMask) else _own_function(module)
     if own is not None:
         return own(module, query, key, value, attention_mask, **options)
-    call = Call(module, query, key, value, attention_mask, options)
+    call = _call(module, query, key, value, attention_mask, options, recorder if ours else None)
     output = recorder.attend(call) if ours and recorder is not None else _attend_unrecorded(call)
     return output.transpose(1, 2).contiguous(), None
+
+
+def _call(
+    module: nn.Module, query: Any, key: Any, value: Any, mask: Any, options: dict[str, Any], recorder: Recorder | None
+) -> Call:
+    """A call, as the attention function that the layer was set to takes it."""
+    config = getattr(module, "config", None)
+    if recorder is None:
+        return Call(module, query, key, value, mask, options)
+    _, implementation = _found.get(id(config), (None, recorder.found))
+    places = recorder.left_out.get((id(config), query.shape[2], key.shape[2])) if mask is None else None
+    return Call(module, query, key, value, mask, options, implementation, places)
 
 
 def _own_function(module: nn.Module) -> Callable[..., tuple[Any, Any]] | None:
@@ -87,12 +97,21 @@ def _attend_unrecorded(call: Call) -> torch.Tensor:
 
 
 def _mask(**asked: Any) -> Any:
-    """The mask function; another thread's run of a model in a recording gets the mask that it would have without."""
+    """The mask function: None where the attention function that was found would be given none.
+
+    Another thread's run of a model in a recording gets the mask that it would have without.
+    """
     recorder, implementation = _found.get(id(asked.get("config")), (None, IMPLEMENTATION))
-    if recorder is None or not recorder.is_elsewhere() or implementation == IMPLEMENTATION:
-        return _model_mask(**asked)
-    own = AttentionMaskInterface().get(implementation)
-    return None if own is None else own(**asked)  # as transformers does
+    if recorder is not None and recorder.is_elsewhere() and implementation != IMPLEMENTATION:
+        own = None if implementation is None else AttentionMaskInterface().get(implementation, None)
+        return None if own is None else own(**asked)  # as transformers does
+    mask = _model_mask(**asked)
+    if recorder is None or isinstance(asked.get("attention_mask"), ModelMask) or implementation == IMPLEMENTATION:
+        return mask
+    if not leaves_mask_out(implementation, asked):
+        return mask
+    recorder.left_out[id(asked["config"]), len(mask.rows), len(mask.keys)] = mask.rows, mask.keys
+    return None
 
 
 def _model_mask(
@@ -142,12 +161,13 @@ def standing_in(model: PreTrainedModel, recorder: Recorder) -> Iterator[None]:
                 undo.callback(_recorders.pop, module, None)
                 _recorders[module] = recorder
         for config in _configs(model):
-            if not KNOWN.fullmatch(str(config._attn_implementation)):
+            if kind_of(config._attn_implementation) is None:
                 hint = 'Set it to another first: model.set_attn_implementation("sdpa").'
                 expected = "an attention function of transformers' own"
                 raise ModelError(recorder.name, expected, repr(config._attn_implementation), hint)
         for module in filter(calls_interface, modules):
             undo.callback(module.register_forward_pre_hook(_before(recorder), with_kwargs=True).remove)
+        recorder.found = model.config._attn_implementation
         for config in _configs(model):
             undo.callback(_found.pop, id(config), None)
             _found[id(config)] = recorder, config._attn_implementation
