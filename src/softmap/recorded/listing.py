@@ -89,7 +89,8 @@ class Listing:
         layers = sum(line.last - line.first + 1 for line in self.lines)
         tokens = ", ".join(f"{count:,}" for _, count in self.texts[:3]) + ", ..." * (len(self.texts) > 3)
         cut = f" ({sum(self.cut):,} more were cut off)" if any(self.cut) else ""
-        return f"{self.origin.model}, {layers} layers, {tokens} tokens{cut}, {_size(self.nbytes)}"
+        checked = "" if self.origin.checked is None else f", checked to {self.origin.checked:.0e}"
+        return f"{self.origin.model}, {layers} layers, {tokens} tokens{cut}, {_size(self.nbytes)}{checked}"
 
     def json(self) -> str:
         """One JSON object, with the attributes' names."""
@@ -126,6 +127,8 @@ class Listing:
             table.add_row("", f"and {len(self.texts) - 4} more")
         if any(self.pictures):
             table.add_row("pictures", f"{sum(self.pictures):,}, kept small")
+        if origin.checked is not None:
+            table.add_row("checked", f"output within {origin.checked:.0e} of the model's without softmap")
         table.add_row("made with", ", ".join(f"{name} {number}" for name, number in origin.versions.items()))
         return table
 
