@@ -42,7 +42,9 @@ def compare(ours: Any, own: Any, inputs: Mapping[str, Any], name: str) -> float:
         most = ROUNDING.get(array.dtype, ROUNDING[torch.bfloat16])
         if not difference <= most:
             got = f"{path} of the recorded run, which differs by {difference:.1e} of the largest number in it"
-            hint = f"Rounding makes at most {most:.0e}. The attention recorded is not what the model computes by itself."
+            hint = (
+                f"Rounding makes at most {most:.0e}. The attention recorded is not what the model computes by itself."
+            )
             raise ModelError(name, "the output of the model as it was found", got, hint)
         worst = max(worst, difference)
     return worst

@@ -32,7 +32,7 @@ KINDS: Mapping[str, Kind] = {"eager": "eager", "sdpa": "sdpa", "flex_attention":
 ANOTHER = 'Set the model to another first: model.set_attn_implementation("sdpa").'
 
 
-class _MaskNeeded(Exception):
+class _MaskNeededError(Exception):
     """The library makes the mask that it was asked for."""
 
 
@@ -60,12 +60,12 @@ def leaves_mask_out(implementation: str | None, asked: Mapping[str, Any]) -> boo
         return False
     try:
         return own(**{**asked, "mask_function": _stop}) is None
-    except _MaskNeeded:
+    except _MaskNeededError:
         return False
 
 
 def _stop(*_: Any) -> NoReturn:
-    raise _MaskNeeded
+    raise _MaskNeededError
 
 
 def is_causal(implementation: str | None, module: nn.Module, said: Any, queries: int) -> bool:
@@ -142,7 +142,11 @@ def _in_window(rule: Rule, size: int) -> Rule:
 
 
 def check_mask(
-    implementation: str | None, module: nn.Module, options: Mapping[str, Any], mask: ModelMask | Tensor | None, name: str
+    implementation: str | None,
+    module: nn.Module,
+    options: Mapping[str, Any],
+    mask: ModelMask | Tensor | None,
+    name: str,
 ) -> None:
     """Refuse a mask of which the attention function takes the padding only, where it says more than the layer does.
 

@@ -13,6 +13,7 @@ import re
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +25,7 @@ from softmap.models.attending import Call, attend, eager_function
 from softmap.models.implementations import kind_of, leaves_mask_out
 from softmap.models.masking import ModelMask
 from softmap.models.settings import quiet_transformers
+from softmap.models.unseen import ATTENTION, Watch, names_softmax
 from softmap.recorded import OtherLayer
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 IMPLEMENTATION = "softmap"
 OTHER_SEQUENCE = ("key_value_states", "encoder_hidden_states", "cross_attention_states", "kv_hidden_states")
 """Arguments by which attention layers are given another sequence to look at."""
-ATTENTION = re.compile(r"Attention|Attn")
 LINEAR = re.compile(r"Linear|Lightning|DeltaNet|Mamba|Mixer|Recurrent|Rwkv|Conv|SSM")
 REFUSED = (
     "softmap sees attention that goes through transformers' AttentionInterface; the table of models is in the docs."
@@ -190,11 +191,28 @@ def calls_interface(module: nn.Module) -> bool:
     )
 
 
-def find_others(model: PreTrainedModel, name: str) -> tuple[OtherLayer, ...]:
-    """The layers that a recording will not hold: hybrid models' other layers, and pooling by torch's own attention.
+@dataclass(frozen=True)
+class Sight:
+    """What of a model can be seen, before it runs.
+
+    Attributes:
+        seen: attention layers that go through the interface.
+        beside: modules that are called attention, and have nothing to do with those.
+        pooling: which of them are pooling by torch's own attention.
+        others: hybrid models' other layers.
+    """
+
+    seen: set[nn.Module]
+    beside: set[nn.Module]
+    pooling: set[nn.Module]
+    others: tuple[OtherLayer, ...]
+
+
+def look(model: PreTrainedModel, name: str) -> Sight:
+    """What of a model can be seen, and what is to be watched when it runs.
 
     Raises:
-        ModelError: the model has softmax attention that can't be seen, or none that can.
+        ModelError: the model has no softmax attention that can be seen.
     """
     paths = {module: path for path, module in model.named_modules()}
     seen = {module for module in paths if calls_interface(module)}
@@ -202,17 +220,36 @@ def find_others(model: PreTrainedModel, name: str) -> tuple[OtherLayer, ...]:
     near |= {part for module in seen for part in module.modules()}
     beside = {module for module in paths if module not in near and ATTENTION.search(type(module).__name__)}
     beside -= {part for module in beside for part in module.modules() if part is not module}
-    linear = {module for module in beside if LINEAR.search(type(module).__name__)}
-    pooling = {module for module in beside if seen and _pools(module)}
-    unseen = [module for module in paths if module in beside - linear - pooling]
-    if unseen or not seen:
-        listed = ", ".join(f"{paths[module]} ({type(module).__name__})" for module in unseen[:6])
-        more = f" and {len(unseen) - 6} more" if len(unseen) > 6 else ""
-        got = f"{type(model).__name__}, in which these would not be seen: {listed}{more}" if unseen else ""
-        got = got or f"{type(model).__name__}, which has no softmax attention that goes through it"
-        raise ModelError(name, "attention that goes through transformers' AttentionInterface", got, REFUSED)
-    found = [OtherLayer(paths[m], type(m).__name__, "not through the interface") for m in paths if m in pooling]
-    return (*_without_attention(paths, near), *found)
+    if not seen:
+        unseen = [module for module in paths if module in beside and _computes(module)]
+        raise refusal(model, name, unseen)
+    pooling = {module for module in beside if _pools(module)}
+    return Sight(seen, beside, pooling, tuple(_without_attention(paths, near)))
+
+
+def refusal(model: PreTrainedModel, name: str, unseen: list[nn.Module]) -> ModelError:
+    """The error for a model of which these modules would not be seen; without any, which has no softmax attention."""
+    paths = {module: path for path, module in model.named_modules()}
+    listed = ", ".join(f"{paths[module]} ({type(module).__name__})" for module in unseen[:6])
+    more = f" and {len(unseen) - 6} more" if len(unseen) > 6 else ""
+    got = f"{type(model).__name__}, in which these would not be seen: {listed}{more}" if unseen else ""
+    got = got or f"{type(model).__name__}, which has no softmax attention that goes through it"
+    return ModelError(name, "attention that goes through transformers' AttentionInterface", got, REFUSED)
+
+
+def watch(model: PreTrainedModel, sight: Sight, recorder: Recorder) -> Watch:
+    """What watches the model's runs for attention that can't be seen."""
+
+    def refuse(module: nn.Module) -> ModelError:
+        alike = [other for other in recorder.paths if other in sight.beside and type(other) is type(module)]
+        return refusal(model, recorder.name, alike)
+
+    return Watch(recorder, sight.seen, sight.beside, sight.pooling, refuse)
+
+
+def _computes(module: nn.Module) -> bool:
+    """Whether it, or a part of it, names a softmax."""
+    return any(names_softmax(type(part)) for part in module.modules())
 
 
 def _pools(module: nn.Module) -> bool:
@@ -238,7 +275,7 @@ def _mixes(module: nn.Module) -> bool:
     return (
         not type(module).__name__.endswith("Norm")
         and not type(module).__module__.startswith("torch.")
-        and bool(LINEAR.search(type(module).__name__))
+        and bool(LINEAR.search(type(module).__name__) or ATTENTION.search(type(module).__name__))
     )
 
 

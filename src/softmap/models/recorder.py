@@ -272,6 +272,12 @@ class Recorder:
 def _differs(call: Call, path: str, expected: str, difference: float, own: Tensor) -> ModelError:
     got = f"an output that differs by {difference:.1e}, where the largest number is {float(own.abs().max()):.1e}"
     hint = f"{type(call.module).__name__} does something that softmap does not know."
-    if isinstance(call.mask, torch.Tensor) and call.mask.dtype == torch.bool and kind_of(call.implementation) == "eager":
-        hint = "Eager attention adds a bool mask to the scores, as 0 and 1: give one of numbers, or set the model to sdpa."
+    if (
+        isinstance(call.mask, torch.Tensor)
+        and call.mask.dtype == torch.bool
+        and kind_of(call.implementation) == "eager"
+    ):
+        hint = (
+            "Eager attention adds a bool mask to the scores, as 0 and 1: give one of numbers, or set the model to sdpa."
+        )
     return ModelError(path, expected, got, hint)
