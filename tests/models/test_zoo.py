@@ -45,7 +45,9 @@ CACHED = "gpt2 opt llama mistral qwen2 gemma2 gemma3_text phi3 gpt_oss deepseek_
 
 def unpadded(inputs):
     """The inputs of a model, all tokens real and of one kind, as it is called on a text by itself."""
-    real = {key: torch.ones_like(x) if key.endswith("attention_mask") and x.ndim == 2 else x for key, x in inputs.items()}
+    real = {
+        key: torch.ones_like(x) if key.endswith("attention_mask") and x.ndim == 2 else x for key, x in inputs.items()
+    }
     return {key: x for key, x in real.items() if key != "token_type_ids"}
 
 

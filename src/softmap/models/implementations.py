@@ -13,6 +13,7 @@ may be handed none where its library knows a shorter way, and then decides by a 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -165,6 +166,21 @@ def check_mask(
         asked = _without_wide_windows(mask.rule(item).name, keys)
         if asked != applied and rows > 1:
             raise ModelError(name, expected, f"{_words(asked)}, where it applies {_words(applied)}", hint)
+
+
+def for_all_queries(implementation: str | None, mask: ModelMask, queries: int) -> ModelMask:
+    """A mask that was asked for one query, as it is added to the scores of all of them."""
+    if len(mask.rows) != 1 or queries == 1 or kind_of(implementation) not in ("eager", "sdpa"):
+        return mask
+    one = mask.rows.start
+    function = mask.function
+
+    def of_that_query(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return function(batch, head, query * 0 + one, key)
+
+    rows = range(one, one + queries)
+    plain = mask.rule(0) is EVERYTHING
+    return replace(mask, rows=rows, function=function if plain else of_that_query)
 
 
 def _without_wide_windows(name: tuple[Any, ...], keys: int) -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from softmap.errors import ModelError
 from softmap.models.attending import Call, attend, eager_function
-from softmap.models.implementations import kind_of, leaves_mask_out
+from softmap.models.implementations import for_all_queries, kind_of, leaves_mask_out
 from softmap.models.masking import ModelMask
 from softmap.models.settings import quiet_transformers
 from softmap.models.unseen import ATTENTION, Watch, names_softmax
@@ -68,6 +68,8 @@ def _call(
     if recorder is None:
         return Call(module, query, key, value, mask, options)
     _, implementation = _found.get(id(config), (None, recorder.found))
+    if isinstance(mask, ModelMask):
+        mask = for_all_queries(implementation, mask, query.shape[2])
     places = recorder.left_out.get((id(config), query.shape[2], key.shape[2])) if mask is None else None
     return Call(module, query, key, value, mask, options, implementation, places)
 
