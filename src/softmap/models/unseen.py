@@ -14,8 +14,8 @@ import contextlib
 import inspect
 import re
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,7 @@ ENDS = frozenset(["topk", "sum", "mean", "max", "amax", "argmax", "sort", "argso
 OWN = "a softmax of its own"
 POOLING = "not through the interface"
 STILL = "did not run"
+_NAMES: weakref.WeakKeyDictionary[type[nn.Module], frozenset[str]] = weakref.WeakKeyDictionary()
 DEPTH = 3
 """How many functions deep the code of a module is looked through."""
 
@@ -59,9 +60,10 @@ def names_softmax(kind: type[nn.Module], also: frozenset[str] = frozenset()) -> 
     return bool(_names_in(kind) & (SOFTMAXES | WHOLE | OPAQUE | also))
 
 
-@cache
 def _names_in(kind: type[nn.Module]) -> frozenset[str]:
     """The names in the code of a class and its bases, but of what it hands on to the interface."""
+    if kind in _NAMES:
+        return _NAMES[kind]
     found: set[str] = set()
     for base in kind.__mro__:
         if base in (object, nn.Module) or issubclass(PreTrainedModel, base):
@@ -70,7 +72,8 @@ def _names_in(kind: type[nn.Module]) -> frozenset[str]:
             function = inspect.unwrap(method) if callable(method) else method
             if isinstance(function, FunctionType):
                 found |= _names_of(function, DEPTH)
-    return frozenset(found)
+    _NAMES[kind] = frozenset(found)
+    return _NAMES[kind]
 
 
 def _names_of(function: FunctionType, depth: int) -> set[str]:
@@ -78,8 +81,9 @@ def _names_of(function: FunctionType, depth: int) -> set[str]:
     if depth:
         for name in sorted(found):
             called = function.__globals__.get(name)
-            ours = isinstance(called, FunctionType) and called.__module__ == function.__module__
-            if ours and not name.endswith("eager_attention_forward"):
+            if not isinstance(called, FunctionType) or called.__module__ != function.__module__:
+                continue
+            if not name.endswith("eager_attention_forward"):
                 found |= _names_of(called, depth - 1)
     return found
 
@@ -180,7 +184,7 @@ class Watch:
         self._ran.add(module)
         self._depth += 1
         if self._depth == 1:
-            self._mode.__enter__()
+            self._mode.__enter__()  # type: ignore[no-untyped-call]
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._recorder.is_elsewhere():
@@ -193,7 +197,7 @@ class Watch:
     def _leave(self, *, all_of_it: bool = False) -> None:
         before, self._depth = self._depth, 0 if all_of_it else max(0, self._depth - 1)
         if before and not self._depth:
-            self._mode.__exit__(None, None, None)
+            self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self._mode.forget()
 
 
