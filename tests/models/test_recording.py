@@ -63,7 +63,11 @@ def test_mask_that_the_user_made_is_taken_as_it_is(llama):
     ids = ids_of(6)
     mask = torch.ones(1, 1, 6, 6).tril().bool()
     mask[0, 0, 4, 1] = False
+    with pytest.raises(ModelError, match="adds a bool mask to the scores"):  # what eager attention does with one
+        softmap.record({"input_ids": ids, "attention_mask": mask}, llama)
+    llama.set_attn_implementation("sdpa")
     rec = softmap.record({"input_ids": ids, "attention_mask": mask}, llama)
+    llama.set_attn_implementation("eager")
     added = torch.zeros(1, 1, 6, 6).masked_fill(~mask, torch.finfo(torch.float32).min)
     assert_same_weights(rec, eager(llama, input_ids=ids, attention_mask=added).attentions)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
 from functools import cache
@@ -33,11 +34,21 @@ WEIGHTS = 3e-6
 """How far a weight may be from eager attention's, in float32: both round scores of up to about 20."""
 OUTPUT = 4e-6
 """Likewise the model's output, relative to its largest number: rounding, after two layers of everything."""
+CHECKED = 1e-5
+"""Likewise of the model's output, under sdpa too, which sums in another order."""
 PEAK = 1.5
 """How much more than the average key the first key of the median row has, at the least."""
 NARROW = 1.1
 """How far bfloat16 weights may be from float32's, in the mean, relative to how far eager attention's are."""
 CACHED = "gpt2 opt llama mistral qwen2 gemma2 gemma3_text phi3 gpt_oss deepseek_v3 minicpm3 llama4_text"
+
+
+def unpadded(inputs):
+    """The inputs of a model, all tokens real and of one kind, as it is called on a text by itself."""
+    real = {
+        key: torch.ones_like(x) if key.endswith("attention_mask") and x.ndim == 2 else x for key, x in inputs.items()
+    }
+    return {key: x for key, x in real.items() if key != "token_type_ids"}
 
 
 @cache
@@ -128,6 +139,14 @@ def test_record_gives_what_recording_gives(name):
         assert all(
             torch.equal(a.q, b.q) and torch.equal(a.k, b.k) for a, b in zip(one.layers, other.layers, strict=True)
         )
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_record_checked_against_the_model_as_it_is_loaded(name):
+    model, inputs = BY_NAME[name].make()
+    with contextlib.suppress(ValueError):  # some models know eager attention only
+        model.set_attn_implementation("sdpa")
+    assert softmap.record(unpadded(inputs), model, check=True).origin.checked <= CHECKED
 
 
 @pytest.mark.parametrize("name", RECORDED)

@@ -144,6 +144,14 @@ def _pixtral() -> Example:
     return Example(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)} | pixels)
 
 
+def _phi4_multimodal() -> Example:
+    sound = {**SIZES, "num_blocks": 2, "input_size": 16, "nemo_conv_channels": 8, "ext_pw_out_channel": 32}
+    sound |= {"depthwise_separable_out_channel": 32, "bias_max_distance": 10, "nemo_activation": "relu"}
+    parts = {"vision_config": {**VISION, "crop_size": 12}, "audio_config": sound}
+    ends = {"bos_token_id": 1, "eos_token_id": 2, "num_key_value_heads": 2}
+    return Example(build("phi4_multimodal", configure("phi4_multimodal", **TEXT, **ends, **parts)), two_texts("left"))
+
+
 def _after_the_prefix(ids: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"token_type_ids": (torch.arange(ids.shape[1]) >= 16).long().expand(len(ids), -1)}
 
@@ -369,6 +377,14 @@ ENTRIES = (
         use_mem_rope=True,
         use_mamba_kernels=False,
     ),
+    text(
+        "kimi_linear",
+        "left",
+        "causal; values narrower than keys, experts",
+        others="KimiLinearDeltaAttention",
+        layer_types=["linear_attention", "full_attention"],
+        **{**LATENT, "q_lora_rank": None},
+    ),
     # Encoders and decoders
     encoder_decoder("t5", "position bias, no scale; cross", width=0.15, **T5),
     encoder_decoder("mt5", "position bias, no scale; cross", width=0.15, **T5),
@@ -461,11 +477,18 @@ ENTRIES = (
         num_position_embeddings=16,
         deepstack_visual_indexes=[0],
     ),
+    Entry(
+        "phi4_multimodal, text",
+        "causal; GQA; no pictures and no sound",
+        _phi4_multimodal,
+        others="Phi4MultimodalFeatureEmbedding",
+    ),
     # Refused
     text("deberta", "right", "positions inside the scores", refused="DebertaAttention"),
     text("deberta-v2", "right", "positions inside the scores", refused="DebertaV2Attention"),
     text("mpnet", "right", "position bias, code of its own", refused="MPNetAttention"),
     text("longformer", "right", "code of its own", attention_window=WINDOW, refused="LongformerAttention"),
+    text("convbert", "right", "code of its own", embedding_size=32, head_ratio=1, refused="ConvBertAttention"),
     text("bloom", "left", "position bias, code of its own", refused="BloomAttention"),
     text("falcon", "right", "code of its own", refused="FalconAttention"),
     text("mpt", "right", "position bias, code of its own", refused="MptAttention"),

@@ -47,6 +47,7 @@ DTYPES = click.Choice(["float16", "bfloat16", "float32", "float64"])
 )
 @click.option("--chunk", type=click.IntRange(min=1), metavar="N", help="Let a decoder read N tokens at a time.")
 @click.option("--truncate", is_flag=True, help="Cut a text that is longer than the model's limit, and say so.")
+@click.option("--check", is_flag=True, help="Run the model once more without softmap, and compare what it returns.")
 @JSON
 def record(
     text: str,

@@ -19,7 +19,17 @@ from softmap import biases, kernels, masks
 from softmap.errors import ModelError
 from softmap.kernels.contract import Problem, Wanted
 from softmap.mechanism import PAGE
-from softmap.models.masking import CAUSAL, EVERYTHING, ModelMask, Rule, agree, both, dense_rule, looks_back
+from softmap.models.implementations import (
+    check_mask,
+    check_options,
+    is_causal,
+    kind_of,
+    own_function,
+    rule_without_mask,
+    sinks_of,
+    without_mask,
+)
+from softmap.models.masking import EVERYTHING, ModelMask, Rule, agree, both, dense_rule, looks_back
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -124,6 +134,8 @@ class Call:
         v: (batch, kv_heads, keys, d_v).
         mask: what the model's mask became: a `ModelMask`, a tensor that the model made itself, or None.
         options: the other arguments.
+        implementation: the name of the attention function that the layer was set to; None where none was named.
+        places: the positions of queries and keys, where a mask that is left out knew them.
     """
 
     module: nn.Module
@@ -132,6 +144,8 @@ class Call:
     v: Float[Tensor, "batch kv_heads keys d_v"]
     mask: ModelMask | Tensor | None
     options: dict[str, Any]
+    implementation: str | None = "softmap"
+    places: tuple[range, range] | None = None
 
     def check(self, name: str) -> None:
         """Refuse what is not understood.
@@ -146,7 +160,9 @@ class Call:
         if self.options.get("dropout"):
             got = f"dropout of {self.options['dropout']}"
             raise ModelError(name, "a model in evaluation mode", got, "Call model.eval() first.")
-        sinks = self.options.get("s_aux")
+        check_options(self.implementation, self.options, name)
+        check_mask(self.implementation, self.module, self.options, self.mask, name)
+        sinks = sinks_of(self.implementation, self.options)
         if sinks is not None and sinks.shape != self.q.shape[1:2]:
             got = f"sinks of shape {tuple(sinks.shape)}"
             raise ModelError(name, "one sink for each head", got, "Other sinks are not known to softmap.")
@@ -158,15 +174,13 @@ class Call:
 
     @property
     def causal(self) -> bool:
-        """Whether a call without a mask is causal, as ``transformers``' sdpa takes it."""
-        said = self.options.get("is_causal")
-        said = getattr(self.module, "is_causal", True) if said is None else said
-        return bool(said) and self.q.shape[2] > 1
+        """Whether a call without a mask is causal, as the attention function that was found takes it."""
+        return is_causal(self.implementation, self.module, self.options.get("is_causal"), self.q.shape[2])
 
     @property
     def positions(self) -> tuple[range, range] | None:
-        """The positions of queries and keys, where the mask knows them."""
-        return (self.mask.rows, self.mask.keys) if isinstance(self.mask, ModelMask) else None
+        """The positions of queries and keys, where the mask knows them, or did."""
+        return (self.mask.rows, self.mask.keys) if isinstance(self.mask, ModelMask) else self.places
 
     def piece(
         self,
@@ -200,7 +214,7 @@ class Call:
         bias = self._position_bias(item)
         if bias is not None:
             added = bias if added is None else added + bias
-        sinks, softcap = self.options.get("s_aux"), self.options.get("softcap")
+        sinks, softcap = sinks_of(self.implementation, self.options), self.options.get("softcap")
         return Piece(
             q=self.q[item, :, of_rows],
             k=self.k[item, :, of_keys],
@@ -239,7 +253,8 @@ class Call:
                 rule = self.mask.asking(item)  # the library's function is no longer what its name says
             return rule, None
         if self.mask is None:
-            return (CAUSAL if self.causal else EVERYTHING), None
+            rule = rule_without_mask(self.implementation, self.module, self.options, self.q.shape[2], len(keys))
+            return rule, None
         matrix = self.mask[item if len(self.mask) > 1 else 0, ..., : len(keys)].detach()
         matrix = matrix.expand(-1, len(rows), -1)  # (heads or 1, queries, keys)
         if matrix.dtype == torch.bool and len(matrix) == 1:
@@ -260,7 +275,7 @@ class Call:
         return mine
 
     def own_output(self, item: int, rows: range, keys: range, chosen: Tensor) -> Tensor | None:
-        """The output of the model's own eager function at some queries of a sequence, in float32; None without one.
+        """The output of the model's own attention function at some queries of a sequence, in float32; None without one.
 
         Args:
             item: the sequence's number in the batch.
@@ -268,7 +283,7 @@ class Call:
             keys: the positions of all keys.
             chosen: which queries, (n,), numbers within `rows`.
         """
-        function = eager_function(self.module)
+        function = own_function(self.implementation, eager_function(self.module))
         if function is None:
             return None
         options = dict(self.options)
@@ -276,29 +291,39 @@ class Call:
         if bias is not None:
             options["position_bias"] = bias[item if len(bias) > 1 else 0][None, :, chosen].float()
         q, k, v = (array[item][None].float() for array in (self.q, self.k, self.v))
-        output: Tensor = function(self.module, q[:, :, chosen], k, v, self._strip(item, rows, keys, chosen), **options)[
-            0
-        ]
+        strip = self._strip(item, rows, keys, chosen)
+        output: Tensor = function(self.module, q[:, :, chosen], k, v, strip, **options)[0]
+        return output[0].detach().transpose(0, 1)  # (n, heads, d_v) -> (heads, n, d_v)
+
+    def unmasked_output(self, item: int) -> Tensor | None:
+        """What the function that was found gives for one sequence by its own flag, in float32; None where a mask rules."""
+        function = without_mask(self.implementation)
+        if self.mask is not None or function is None:
+            return None
+        q, k, v = (array[item][None].float() for array in (self.q, self.k, self.v))
+        bias = self.options.get("position_bias")
+        mine = None if bias is None else bias[item if len(bias) > 1 else 0][None].float()
+        output: Tensor = function(self.module, q, k, v, None, **self.options | {"position_bias": mine})[0]
         return output[0].detach().transpose(0, 1)  # (n, heads, d_v) -> (heads, n, d_v)
 
     def _strip(self, item: int, rows: range, keys: range, chosen: Tensor) -> Tensor | None:
-        """What the eager function adds to the scores of some queries, (1, heads or 1, n, keys)."""
+        """What is added to the scores of some queries, (1, heads or 1, n, keys); bool as eager was given it."""
         lowest = torch.finfo(torch.float32).min
         if isinstance(self.mask, torch.Tensor):
-            strip = self.mask[item if len(self.mask) > 1 else 0].expand(-1, len(rows), -1)[
-                :, chosen.to(self.mask.device)
-            ]
-            if strip.dtype == torch.bool:
+            strip = self.mask[item if len(self.mask) > 1 else 0].expand(-1, len(rows), -1)
+            strip = strip[:, chosen.to(self.mask.device)][None]
+            if strip.dtype == torch.bool and kind_of(self.implementation) != "eager":
                 strip = torch.zeros_like(strip, dtype=torch.float32).masked_fill(~strip, lowest)
-            return strip[None].float()
+            return strip if strip.dtype == torch.bool else strip.float()
         key = torch.arange(keys.start, keys.stop)
         query = (chosen + rows.start)[:, None]
         if isinstance(self.mask, ModelMask):
             seen = self.mask.visible(item, query, key) & self.mask.padding(item, keys).visible(query, key - keys.start)
-        elif self.causal:
-            seen = key <= query
         else:
-            return None
+            rule = self._rule(item, rows, keys)[0]
+            if rule is EVERYTHING:
+                return None
+            seen = rule.build(rows, keys).visible(chosen[:, None], key - keys.start)
         return torch.zeros_like(seen, dtype=torch.float32).masked_fill(~seen, lowest)[None, None].to(self.q.device)
 
 

@@ -12,6 +12,7 @@ import inspect
 import re
 import weakref
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +25,7 @@ from softmap.models.attending import Call, attend
 from softmap.models.casting import as_cast, cast_dtype, undisturbed
 from softmap.models.compiling import uncompiled
 from softmap.models.gradients import refuse_gradients
+from softmap.models.implementations import for_all_queries, leaves_mask_out
 from softmap.models.masking import ModelMask
 from softmap.models.standing import (
     IMPLEMENTATION,
@@ -34,6 +36,7 @@ from softmap.models.standing import (
     own_function,
     own_mask,
 )
+from softmap.models.unseen import ATTENTION, Watch, names_softmax
 from softmap.models.weights import gives_weights, is_a_page, own_answer, warn_of_weights
 from softmap.recorded import OtherLayer
 
@@ -42,7 +45,6 @@ if TYPE_CHECKING:
 
 OTHER_SEQUENCE = ("key_value_states", "encoder_hidden_states", "cross_attention_states", "kv_hidden_states")
 """Arguments by which attention layers are given another sequence to look at."""
-ATTENTION = re.compile(r"Attention|Attn")
 LINEAR = re.compile(r"Linear|Lightning|DeltaNet|Mamba|Mixer|Recurrent|Rwkv|Conv|SSM")
 REFUSED = (
     "softmap sees attention that goes through transformers' AttentionInterface; the table of models is in the docs."
@@ -79,6 +81,7 @@ def _recorded(call: Call, recorder: Recorder) -> tuple[Any, Any] | None:
         path = f"{recorder.name}, {recorder.paths[call.module]}"
         try:
             refuse_gradients(call, path)
+            call = _as_found(call, recorder)
             recorder.cast, cast = cast_dtype(call.q.device.type), as_cast(call)
             with undisturbed(call.q.device.type):
                 output = recorder.attend(cast)
@@ -93,6 +96,20 @@ def _recorded(call: Call, recorder: Recorder) -> tuple[Any, Any] | None:
                 recorder.weights_asked = False  # said once
                 warn_of_weights(path, call)
         return output.transpose(1, 2).contiguous(), None
+
+
+def _as_found(call: Call, recorder: Recorder) -> Call:
+    """The call as the attention function that its layer was set to takes it."""
+    config = getattr(call.module, "config", None)
+    standing, implementation = found_in(config)
+    if standing is None:  # a layer with no configuration of its own
+        implementation = recorder.found
+    mask, places = call.mask, None
+    if isinstance(mask, ModelMask):
+        mask = for_all_queries(implementation, mask, call.q.shape[2])
+    elif mask is None:
+        places = recorder.left_out.get((id(config), call.q.shape[2], call.k.shape[2]))
+    return replace(call, mask=mask, implementation=implementation, places=places)
 
 
 def _attend_unrecorded(call: Call) -> torch.Tensor:
@@ -114,11 +131,21 @@ def _computed(call: Call) -> torch.Tensor:
 
 
 def _mask(**asked: Any) -> Any:
-    """The mask function; another thread's run of a model in a recording gets the mask that it would have without."""
+    """The mask function: None where the attention function that was found would be given none.
+
+    Another thread's run of a model in a recording gets the mask that it would have without.
+    """
     standing, implementation = found_in(asked.get("config"))
-    if standing is None or not standing.turns.is_elsewhere() or implementation == IMPLEMENTATION:
+    if standing is None or implementation == IMPLEMENTATION:
         return _model_mask(asked, **asked)
-    return mask_as_asked(implementation, asked)
+    recorder = standing.recorder
+    if recorder.turns.is_elsewhere():
+        return mask_as_asked(implementation, asked)
+    mask = _model_mask(asked, **asked)
+    if isinstance(asked.get("attention_mask"), ModelMask) or not leaves_mask_out(implementation, asked):
+        return mask
+    recorder.left_out[id(asked["config"]), len(mask.rows), len(mask.keys)] = mask.rows, mask.keys
+    return None
 
 
 def _model_mask(
@@ -169,7 +196,7 @@ def standing_in(model: PreTrainedModel, recorder: Recorder) -> Iterator[None]:
             for module in modules:
                 undo.callback(_recorders.pop, module, None)
                 _recorders[module] = recorder
-        standing = Standing(model, recorder.name, recorder.turns)
+        standing = Standing(model, recorder)
         undo.callback(standing.put_back)
         standing.take()
         for module in filter(calls_interface, modules):
@@ -193,11 +220,28 @@ def calls_interface(module: nn.Module) -> bool:
     )
 
 
-def find_others(model: PreTrainedModel, name: str) -> tuple[OtherLayer, ...]:
-    """The layers that a recording will not hold: hybrid models' other layers, and pooling by torch's own attention.
+@dataclass(frozen=True)
+class Sight:
+    """What of a model can be seen, before it runs.
+
+    Attributes:
+        seen: attention layers that go through the interface.
+        beside: modules that are called attention, and have nothing to do with those.
+        pooling: which of them are pooling by torch's own attention.
+        others: hybrid models' other layers.
+    """
+
+    seen: set[nn.Module]
+    beside: set[nn.Module]
+    pooling: set[nn.Module]
+    others: tuple[OtherLayer, ...]
+
+
+def look(model: PreTrainedModel, name: str) -> Sight:
+    """What of a model can be seen, and what is to be watched when it runs.
 
     Raises:
-        ModelError: the model has softmax attention that can't be seen, or none that can.
+        ModelError: the model has no softmax attention that can be seen.
     """
     paths = {module: path for path, module in model.named_modules()}
     seen = {module for module in paths if calls_interface(module)}
@@ -205,17 +249,36 @@ def find_others(model: PreTrainedModel, name: str) -> tuple[OtherLayer, ...]:
     near |= {part for module in seen for part in module.modules()}
     beside = {module for module in paths if module not in near and ATTENTION.search(type(module).__name__)}
     beside -= {part for module in beside for part in module.modules() if part is not module}
-    linear = {module for module in beside if LINEAR.search(type(module).__name__)}
-    pooling = {module for module in beside if seen and _pools(module)}
-    unseen = [module for module in paths if module in beside - linear - pooling]
-    if unseen or not seen:
-        listed = ", ".join(f"{paths[module]} ({type(module).__name__})" for module in unseen[:6])
-        more = f" and {len(unseen) - 6} more" if len(unseen) > 6 else ""
-        got = f"{type(model).__name__}, in which these would not be seen: {listed}{more}" if unseen else ""
-        got = got or f"{type(model).__name__}, which has no softmax attention that goes through it"
-        raise ModelError(name, "attention that goes through transformers' AttentionInterface", got, REFUSED)
-    found = [OtherLayer(paths[m], type(m).__name__, "not through the interface") for m in paths if m in pooling]
-    return (*_without_attention(paths, near), *found)
+    if not seen:
+        unseen = [module for module in paths if module in beside and _computes(module)]
+        raise refusal(model, name, unseen)
+    pooling = {module for module in beside if _pools(module)}
+    return Sight(seen, beside, pooling, tuple(_without_attention(paths, near)))
+
+
+def refusal(model: PreTrainedModel, name: str, unseen: list[nn.Module]) -> ModelError:
+    """The error for a model of which these modules would not be seen; without any, which has no softmax attention."""
+    paths = {module: path for path, module in model.named_modules()}
+    listed = ", ".join(f"{paths[module]} ({type(module).__name__})" for module in unseen[:6])
+    more = f" and {len(unseen) - 6} more" if len(unseen) > 6 else ""
+    got = f"{type(model).__name__}, in which these would not be seen: {listed}{more}" if unseen else ""
+    got = got or f"{type(model).__name__}, which has no softmax attention that goes through it"
+    return ModelError(name, "attention that goes through transformers' AttentionInterface", got, REFUSED)
+
+
+def watch(model: PreTrainedModel, sight: Sight, recorder: Recorder) -> Watch:
+    """What watches the model's runs for attention that can't be seen."""
+
+    def refuse(module: nn.Module) -> ModelError:
+        alike = [other for other in recorder.paths if other in sight.beside and type(other) is type(module)]
+        return refusal(model, recorder.name, alike)
+
+    return Watch(recorder, sight.seen, sight.beside, sight.pooling, refuse)
+
+
+def _computes(module: nn.Module) -> bool:
+    """Whether it, or a part of it, names a softmax."""
+    return any(names_softmax(type(part)) for part in module.modules())
 
 
 def _pools(module: nn.Module) -> bool:
@@ -241,7 +304,7 @@ def _mixes(module: nn.Module) -> bool:
     return (
         not type(module).__name__.endswith("Norm")
         and not type(module).__module__.startswith("torch.")
-        and bool(LINEAR.search(type(module).__name__))
+        and bool(LINEAR.search(type(module).__name__) or ATTENTION.search(type(module).__name__))
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from softmap.errors import DtypeError, ModelError, ParameterError, TextError
 from softmap.limits import positions_of, vocabulary
 from softmap.matrix.inputs import read_cells, read_count
-from softmap.models.interface import calls_interface, find_others
+from softmap.models.interface import look
 from softmap.models.keeping import Keeping
 from softmap.models.load import LoadedModel, load
 from softmap.models.spread import device_of
@@ -156,10 +156,10 @@ def read_chunk(chunk: Any, loaded: LoadedModel, inputs: dict[str, Any]) -> int |
         raise ParameterError("chunk", "a whole number of at least 1", repr(chunk), hint)
     extra = sorted(set(inputs) - {"input_ids", "attention_mask", "token_type_ids"})
     cached = "past_key_values" in inspect.signature(loaded.model.forward).parameters
-    layers = [module for module in loaded.model.modules() if calls_interface(module)]
-    decodes = all(getattr(module, "is_causal", False) for module in layers)
-    others = find_others(loaded.model, loaded.name)
-    if extra or others or not cached or not decodes or loaded.model.config.is_encoder_decoder:
+    sight = look(loaded.model, loaded.name)
+    decodes = all(getattr(module, "is_causal", False) for module in sight.seen)
+    others = sight.others
+    if extra or others or sight.beside or not cached or not decodes or loaded.model.config.is_encoder_decoder:
         with_what = ", ".join([*extra, *(f"{other.path} ({other.name})" for other in others[:3])])
         got = f"{type(loaded.model).__name__}" + (f" with {with_what}" if with_what else "")
         hint = "Leave chunk out: read in chunks, such a model may compute something else."

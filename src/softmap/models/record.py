@@ -6,11 +6,13 @@ import contextlib
 import inspect
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from softmap.errors import ModelError, ParameterError, RecordingError, SoftmapError
+from softmap.models.checking import compare
 from softmap.models.keeping import Keeping
 from softmap.models.options import inputs_of, read_chunk, read_inputs, read_keeping, read_model
 from softmap.models.session import Session
@@ -43,6 +45,7 @@ def record(
     out: str | os.PathLike[str] | None = None,
     tokenizer: Any = None,
     truncate: bool = False,
+    check: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Recording:
     """Run a model once and record every attention layer: q, k and v as attention saw them, and its statistics.
@@ -69,11 +72,14 @@ def record(
         tokenizer: the model's, where a ``PreTrainedModel`` is given; it names the tokens, and reads a text. A processor
             does so too, and says how pictures were normalised.
         truncate: whether a text longer than the model's limit is cut at its end.
+        check: whether the model then runs once more as it was found, and the outputs of both runs are compared; the
+            largest difference, relative to the largest number, is the recording's ``origin.checked``.
         progress: called with how many layers are done, of how many (0 where that is not known).
 
     Raises:
         TextError: no text, or more tokens than the model takes.
-        ModelError: a model that can't be found, loaded, or seen into; the message names what would not be seen.
+        ModelError: a model that can't be found, loaded, or seen into; the message names what would not be seen. An
+            output that is not the model's own, where it is checked.
         ParameterError: an option outside the values it may take.
         RecordingError: the place to write to is taken.
     """
@@ -84,11 +90,11 @@ def record(
     with contextlib.ExitStack() as stack:
         session = Session(loaded, keeping, tokens, progress, single_run=size is None)
         if out is None:
-            return _record(session, inputs, size)
+            return _record(session, inputs, size, check=check)
         writer = stack.enter_context(_writing(out, session.origin()))
         if size is None:
             session.writer = writer
-        recording = _record(session, inputs, size)
+        recording = _record(session, inputs, size, check=check)
         try:
             if size is not None:
                 for i in range(len(recording.sequences[0].layers)):
@@ -192,24 +198,29 @@ def recording(
     live._recording = session.recording()
 
 
-def _record(session: Session, inputs: dict[str, Any], chunk: int | None) -> Recording:
-    """Run the session's model in evaluation mode, and put together what it left."""
+def _record(session: Session, inputs: dict[str, Any], chunk: int | None, *, check: bool = False) -> Recording:
+    """Run the session's model in evaluation mode, and put together what it left; once more as found, to check it."""
     loaded = session.loaded
     training = {module: module.training for module in loaded.model.modules()}
     loaded.model.eval()
     try:
         with session.open():
             try:
-                _run(loaded.model, inputs, chunk)
+                output = _run(loaded.model, inputs, chunk)
             except (SoftmapError, OSError, MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as error:  # whatever a model's own code raises
                 got = f"{type(error).__name__}: {error}"
                 hint = "Check that these inputs belong to this model."
                 raise ModelError(loaded.name, "a model that runs on these inputs", got, hint) from error
+        recording = session.recording()
+        if not check:
+            return recording
+        with torch.no_grad():
+            own = _run(loaded.model, inputs, chunk)
     finally:
         _set_training(training)
-    return session.recording()
+    return replace(recording, origin=replace(recording.origin, checked=compare(output, own, inputs, loaded.name)))
 
 
 @contextlib.contextmanager
@@ -227,15 +238,14 @@ def _writing(out: Any, origin: Origin) -> Iterator[Writer]:
             raise
 
 
-def _run(model: Any, inputs: dict[str, Any], chunk: int | None) -> None:
-    """Run the model, without what nobody will look at: logits of all tokens, a cache."""
+def _run(model: Any, inputs: dict[str, Any], chunk: int | None) -> Any:
+    """The model's output, without what nobody will look at: logits of all tokens, a cache. In chunks the last one's."""
     accepted = inspect.signature(model.forward).parameters
     lean = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
     if chunk is None:
         if "use_cache" in accepted or "kwargs" in accepted:
             lean["use_cache"] = False
-        model(**lean | inputs)
-        return
+        return model(**lean | inputs)
     from transformers import DynamicCache
 
     ids, cache = inputs["input_ids"], DynamicCache(config=model.config)
@@ -245,7 +255,8 @@ def _run(model: Any, inputs: dict[str, Any], chunk: int | None) -> None:
         part = {"input_ids": ids[:, start:stop], "past_key_values": cache, "use_cache": True}
         if mask is not None:
             part["attention_mask"] = mask[:, :stop]
-        model(**lean, **part)
+        output = model(**lean, **part)
+    return output
 
 
 def _set_training(flags: dict[nn.Module, bool]) -> None:

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from softmap.errors import ModelError
+from softmap.mechanism import PAGE
 from softmap.models.attending import Call, Piece, attend, rows_to_compare, tolerance
 from softmap.models.continuing import Run, key_in_cache
 from softmap.models.growing import Block, Growing
+from softmap.models.implementations import kind_of
 from softmap.models.keeping import wanted_of
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ class Recorder:
         batch: how many sequences there are; None as long as nobody said.
         targets: the positions of the real tokens that a decoder reads, of each sequence; None where nobody said.
         shared: what was made of a mask of this run, for all layers that are handed the same.
+        found: the attention function that the model was set to.
+        left_out: positions of the queries and keys of masks that this run goes without, by configuration and sizes.
         copies: whether q, k and v are copied, since a cache may write over them later.
         run: the present run of the model.
         cast: the dtype that autocast had the last layer compute in; None without it.
@@ -68,6 +72,8 @@ class Recorder:
     batch: int | None = None
     targets: list[range] | None = None
     shared: dict[Any, Any] = field(default_factory=dict)
+    found: str | None = "softmap"
+    left_out: dict[tuple[int, int, int], tuple[range, range]] = field(default_factory=dict)
     copies: bool = True
     run: Run = field(default_factory=Run)
     cast: torch.dtype | None = None
@@ -94,6 +100,7 @@ class Recorder:
         """
         self.visits.clear()
         self.shared.clear()
+        self.left_out.clear()
         self._run += 1
         self.run = run
         if None not in (self.batch, run.batch) and run.batch != self.batch:
@@ -279,6 +286,7 @@ class Recorder:
         chosen = chosen[(spans.stop > spans.start)[chosen]]
         if self.keeping.inside and first:
             growing.x = self._entered(call, item, piece, side)
+        self._compare_unmasked(call, item, piece, side, output, path)
         own = None
         if len(chosen):
             own = call.own_output(item, side.rows, side.keys, chosen + piece.rows.start - side.rows.start)
@@ -289,8 +297,33 @@ class Recorder:
         if self.keeping.inside and first:
             growing.own, growing.compared = own, chosen
         if not difference <= most:
-            got = (
-                f"an output that differs by {difference:.1e}, where the largest number is {float(own.abs().max()):.1e}"
-            )
-            hint = f"{type(call.module).__name__} does something that softmap does not know."
-            raise ModelError(path, "the output of the model's own attention function", got, hint)
+            raise _differs(call, path, "the output of the model's own attention function", difference, own)
+
+    def _compare_unmasked(self, call: Call, item: int, piece: Piece, side: Side, output: Tensor, path: str) -> None:
+        """Compare a page that came without a mask with what the function that was found gives without one.
+
+        Raises:
+            ModelError: it hides other keys.
+        """
+        if max(output.shape[1], len(piece.keys)) > PAGE or (piece.rows, piece.keys) != (side.rows, side.keys):
+            return
+        own = call.unmasked_output(item)
+        if own is None:
+            return
+        difference = float((output.float() - own).abs().max())
+        if not difference <= tolerance(piece, own, output.dtype):
+            raise _differs(call, path, f"the output of {call.implementation}", difference, own)
+
+
+def _differs(call: Call, path: str, expected: str, difference: float, own: Tensor) -> ModelError:
+    got = f"an output that differs by {difference:.1e}, where the largest number is {float(own.abs().max()):.1e}"
+    hint = f"{type(call.module).__name__} does something that softmap does not know."
+    if (
+        isinstance(call.mask, torch.Tensor)
+        and call.mask.dtype == torch.bool
+        and kind_of(call.implementation) == "eager"
+    ):
+        hint = (
+            "Eager attention adds a bool mask to the scores, as 0 and 1: give one of numbers, or set the model to sdpa."
+        )
+    return ModelError(path, expected, got, hint)

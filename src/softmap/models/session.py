@@ -15,14 +15,14 @@ from softmap import __version__
 from softmap.decoding import tokens_of_ids
 from softmap.errors import ModelError, ParameterError
 from softmap.models.casting import undisturbed
-from softmap.models.interface import calls_interface, find_others, standing_in
+from softmap.models.interface import look, standing_in, watch
 from softmap.models.keeping import Keeping, keep
 from softmap.models.options import tokenizer_of
 from softmap.models.pictures import normalisation_of, pictures_of, that_fit
 from softmap.models.reading import Reader
 from softmap.models.recorder import Recorder
 from softmap.models.turns import Turns
-from softmap.recorded import Origin, RecordedLayer, RecordedSequence, Recording
+from softmap.recorded import Origin, OtherLayer, RecordedLayer, RecordedSequence, Recording
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,24 +57,31 @@ class Session:
         self.loaded, self.given, self.progress = loaded, tokens, progress
         self.tokenizer = tokenizer_of(loaded)
         self.writer: Writer | None = None  # what each layer is handed to as soon as it is complete
-        self.others = find_others(model, loaded.name)
+        self.sight = look(model, loaded.name)
         self.encoder_decoder = bool(model.config.is_encoder_decoder)
         paths = {module: path for path, module in model.named_modules()}
         self.turns = Turns(loaded.name, any_thread)
         self.recorder = Recorder(loaded.name, paths, keeping, self.turns, self._settled, copies=not single_run)
-        self.count = sum(calls_interface(module) for module in model.modules())
+        self.watch = watch(model, self.sight, self.recorder)
+        self.count = len(self.sight.seen)
         self.reader = Reader(self.recorder, self.encoder_decoder)
         self.turns.forget = self._forget
         self.done: dict[int, list[RecordedLayer]] = {}
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
-        with standing_in(self.loaded.model, self.recorder), self.reader.watching(self.loaded.model):
+        model = self.loaded.model
+        with standing_in(model, self.recorder), self.reader.watching(model), self.watch.watching(model):
             self.turns.open(self.recorder.paths)
             try:
                 yield
             finally:
                 self.turns.close()
+
+    @property
+    def others(self) -> tuple[OtherLayer, ...]:
+        """What the recording does not hold."""
+        return *self.sight.others, *self.watch.others(self.recorder.paths)
 
     def recording(self) -> Recording:
         """What there is after the run.
@@ -107,6 +114,7 @@ class Session:
     def _forget(self) -> None:
         self.recorder.forget()
         self.reader.forget()
+        self.watch.forget()
 
     def _settled(self, number: int, layers: list[Growing]) -> None:
         """A layer is complete for this run of the model; where no other run follows, only what is kept of it stays."""

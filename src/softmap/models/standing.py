@@ -6,13 +6,13 @@ they were set to is kept, and what they are set to meanwhile: afterwards they ar
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from softmap.errors import ModelError
 from softmap.models.attending import eager_function
+from softmap.models.implementations import kind_of
 from softmap.models.masking import ModelMask
 from softmap.models.settings import quiet_transformers
 
@@ -21,13 +21,11 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from softmap.models.turns import Turns
+    from softmap.models.recorder import Recorder
 
 IMPLEMENTATION = "softmap"
-KNOWN = re.compile(r"(paged\|)?(eager|sdpa|flex_attention|flash_attention_\d|softmap)|.+/.+")
-"""Attention functions that compute what a model's eager one does: transformers' own, and kernels of the hub."""
 
-_found: dict[int, tuple[Standing, str]] = {}
+_found: dict[int, tuple[Standing, str | None]] = {}
 """What the configurations of models in a recording are set to but for it, by their id."""
 
 
@@ -36,12 +34,11 @@ class Standing:
 
     Attributes:
         model: the model.
-        name: what errors call it.
-        turns: the threads that run it.
+        recorder: its recording.
     """
 
-    def __init__(self, model: PreTrainedModel, name: str, turns: Turns) -> None:
-        self.model, self.name, self.turns = model, name, turns
+    def __init__(self, model: PreTrainedModel, recorder: Recorder) -> None:
+        self.model, self.recorder = model, recorder
         self._taken: dict[int, Any] = {}
 
     def take(self) -> None:
@@ -55,6 +52,7 @@ class Standing:
             self._check(config)
         for config in found:
             self._keep(config)
+        self.recorder.found = model.config._attn_implementation
         if model.config._attn_implementation != IMPLEMENTATION:
             with quiet_transformers():
                 model.set_attn_implementation(IMPLEMENTATION)
@@ -85,25 +83,26 @@ class Standing:
         Raises:
             ModelError: it is one.
         """
-        if not self.turns.is_elsewhere() and any(part is module for part in self.model.modules()):
+        if not self.recorder.turns.is_elsewhere() and any(part is module for part in self.model.modules()):
             hint = "Put the layer in before the block."
-            raise ModelError(self.name, "the layers that the model had", f"a new {type(module).__name__}", hint)
+            raise ModelError(
+                self.recorder.name, "the layers that the model had", f"a new {type(module).__name__}", hint
+            )
 
     def _keep(self, config: Any) -> None:
         self._taken[id(config)] = config
         _found[id(config)] = self, config._attn_implementation
 
     def _check(self, config: Any) -> None:
-        if not KNOWN.fullmatch(str(config._attn_implementation)):
+        if kind_of(config._attn_implementation) is None:
             hint = 'Set it to another first: model.set_attn_implementation("sdpa").'
             expected = "an attention function of transformers' own"
-            raise ModelError(self.name, expected, repr(config._attn_implementation), hint)
+            raise ModelError(self.recorder.name, expected, repr(config._attn_implementation), hint)
 
 
-def found_in(config: Any) -> tuple[Standing | None, str]:
-    """What has set a configuration to softmap for a while, and what it is set to but for that."""
-    own = getattr(config, "_attn_implementation", None) or IMPLEMENTATION
-    return _found.get(id(config), (None, own))
+def found_in(config: Any) -> tuple[Standing | None, str | None]:
+    """What has set a configuration to softmap for a while, and what it is set to but for that; None where that is none."""
+    return _found.get(id(config), (None, getattr(config, "_attn_implementation", IMPLEMENTATION)))
 
 
 def own_function(module: nn.Module) -> Callable[..., tuple[Any, Any]] | None:
@@ -122,9 +121,9 @@ def own_mask(module: nn.Module, mask: Any) -> Any:
     return mask_as_asked(found_in(getattr(module, "config", None))[1], mask.asked)
 
 
-def mask_as_asked(implementation: str, asked: Mapping[str, Any]) -> Any:
+def mask_as_asked(implementation: str | None, asked: Mapping[str, Any]) -> Any:
     """The mask that an implementation makes of what a model asks for; None where it has none, as in transformers."""
-    make = AttentionMaskInterface().get(implementation)
+    make = None if implementation is None else AttentionMaskInterface().get(implementation, None)
     return None if make is None else make(**asked)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from softmap.mechanism import PAGE
 from softmap.models.attending import eager_function
-from softmap.models.standing import found_in, own_mask
+from softmap.models.implementations import kind_of
+from softmap.models.masking import ModelMask
+from softmap.models.standing import mask_as_asked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 def gives_weights(call: Call) -> bool:
     """Whether the model's own function would give weights: that of eager does."""
-    config = getattr(call.module, "config", None)
-    return found_in(config)[1] == "eager" and eager_function(call.module) is not None
+    return kind_of(call.implementation) == "eager" and eager_function(call.module) is not None
 
 
 def is_a_page(call: Call) -> bool:
@@ -32,9 +31,7 @@ def own_answer(call: Call) -> tuple[Tensor, Any]:
     """The output (batch, queries, heads, d_v) of the model's own eager function, and its weights, to the bit."""
     function = eager_function(call.module)
     assert function is not None
-    mask = own_mask(call.module, call.mask)
-    if isinstance(mask, torch.Tensor) and mask.dtype == torch.bool:  # as it is recorded: eager would add 0 and 1
-        mask = torch.zeros_like(mask, dtype=call.q.dtype).masked_fill(~mask, torch.finfo(call.q.dtype).min)
+    mask = mask_as_asked(call.implementation, call.mask.asked) if isinstance(call.mask, ModelMask) else call.mask
     answer: tuple[Tensor, Any] = function(call.module, call.q, call.k, call.v, mask, **call.options)
     return answer
 

@@ -147,7 +147,8 @@ class OtherLayer(NamedTuple):
     Attributes:
         path: the module's path.
         name: its class, such as ``Qwen3NextGatedDeltaNet``.
-        why: ``no softmax attention``, or ``not through the interface``: attention that softmap can't see.
+        why: ``no softmax attention``; ``not through the interface``, torch's own attention; ``a softmax of its own``, as
+            of an adapter; or ``did not run``.
     """
 
     path: str

@@ -90,7 +90,8 @@ class Listing:
         layers = sum(line.last - line.first + 1 for line in self.lines)
         tokens = ", ".join(f"{count:,}" for _, count in self.texts[:3]) + ", ..." * (len(self.texts) > 3)
         cut = f" ({sum(self.cut):,} more were cut off)" if any(self.cut) else ""
-        return f"{escaped(self.origin.model)}, {layers} layers, {tokens} tokens{cut}, {_size(self.nbytes)}"
+        checked = "" if self.origin.checked is None else f", checked to {self.origin.checked:.0e}"
+        return f"{escaped(self.origin.model)}, {layers} layers, {tokens} tokens{cut}, {_size(self.nbytes)}{checked}"
 
     def json(self) -> str:
         """One JSON object, with the attributes' names."""
@@ -131,6 +132,8 @@ class Listing:
             table.add_row(
                 "checksums", each + ("" if done == files else "; the others as they are looked at, or by --verify")
             )
+        if origin.checked is not None:
+            table.add_row("checked", f"output within {origin.checked:.0e} of the model's without softmap")
         table.add_row("made with", _text(", ".join(f"{name} {number}" for name, number in origin.versions.items())))
         return table
 

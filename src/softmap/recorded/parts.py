@@ -145,7 +145,8 @@ def read_tokens(entry: Entry) -> Tokens:
 
 def write_origin(origin: Origin) -> Json:
     """The model."""
-    return {**vars(origin), "versions": dict(origin.versions)}
+    written = {**vars(origin), "versions": dict(origin.versions)}
+    return {name: value for name, value in written.items() if name != "checked" or value is not None}
 
 
 def read_origin(entry: Entry) -> Origin:
@@ -154,8 +155,8 @@ def read_origin(entry: Entry) -> Origin:
     Raises:
         RecordingError: something else.
     """
-    model, architecture, revision, dtype, stored, versions = entry.fields(
-        "model", "architecture", "revision", "dtype", "stored", "versions"
+    model, architecture, revision, dtype, stored, versions, checked = entry.fields(
+        "model", "architecture", "revision", "dtype", "stored", "versions", optional="checked"
     )
     return Origin(
         model=model.text(),
@@ -164,6 +165,7 @@ def read_origin(entry: Entry) -> Origin:
         dtype=dtype.text(),
         stored=stored.text(),
         versions={name: version.text() for name, version in versions.named().items()},
+        checked=checked.optional(lambda entry: entry.number()),
     )
 
 

@@ -48,6 +48,8 @@ class Origin:
         dtype: what the model computed in, such as ``bfloat16``.
         stored: the dtype of q, k and v as they are kept.
         versions: of softmap, torch and transformers.
+        checked: how far the run's output is from the model's without softmap, relative to its largest number; None where
+            it was not compared.
     """
 
     model: str
@@ -56,6 +58,7 @@ class Origin:
     dtype: str
     stored: str
     versions: Mapping[str, str]
+    checked: float | None = None
 
 
 @dataclass(frozen=True, repr=False, eq=False)
