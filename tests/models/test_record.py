@@ -320,15 +320,28 @@ def test_model_with_attention_beside_the_interface_is_refused(make_model, run_th
     assert state_of(loaded.model) == found
 
 
-def test_model_with_one_layer_beside_the_interface_is_refused(make_model, run_through):
-    class Mean(torch.nn.Module):
-        def forward(self, hidden_states, *args, **kwargs):
-            return hidden_states.mean(1, keepdim=True).expand_as(hidden_states), None
+class Mean(torch.nn.Module):
+    def forward(self, hidden_states, *args, **kwargs):
+        return hidden_states.mean(1, keepdim=True).expand_as(hidden_states), None
 
+
+class Softmax(torch.nn.Module):
+    def forward(self, hidden_states, *args, **kwargs):
+        return (hidden_states @ hidden_states.mT).softmax(-1) @ hidden_states, None
+
+
+def test_model_with_one_attention_layer_beside_the_interface_is_refused(make_model, run_through):
     loaded = make_model()
-    loaded.model.encoder.layer[1].attention.self = Mean()
+    loaded.model.encoder.layer[1].attention.self = Softmax()
     with pytest.raises(ModelError, match=r"would not be seen: encoder\.layer\.1\.attention \("):
         run_through(loaded, TEXT)
+
+
+def test_layer_that_takes_the_mean_in_the_place_of_attention_is_listed(make_model, run_through):
+    loaded = make_model()
+    loaded.model.encoder.layer[1].attention.self = Mean()
+    others = run_through(loaded, TEXT).others
+    assert [(other.path, other.why) for other in others] == [("encoder.layer.1.attention", "no softmax attention")]
 
 
 def test_attention_that_computes_something_else_is_refused_by_its_path(make_model, run_through, monkeypatch):

@@ -126,17 +126,26 @@ class Watch:
     @contextlib.contextmanager
     def watching(self, model: nn.Module) -> Iterator[None]:
         """Watch the model's runs in the block."""
-        with contextlib.ExitStack() as undo:
+        def runs(module: nn.Module, args: Any) -> None:
+            self._runs(module)
+
+        def before(module: nn.Module, args: Any) -> None:
+            self._before(module)
+
+        def after(module: nn.Module, args: Any, output: Any) -> None:
+            self._after(module, output)
+
+        with contextlib.ExitStack() as undo:  # hooks are functions: a copy of the model that is made meanwhile has them
             undo.callback(self._leave, all_of_it=True)
             for module in model.modules():
                 watched = module in self._beside or (
                     not isinstance(module, PreTrainedModel | nn.Softmax) and names_softmax(type(module))
                 )
                 if watched:
-                    undo.callback(module.register_forward_pre_hook(self._before).remove)
-                    undo.callback(module.register_forward_hook(self._after, always_call=True).remove)
+                    undo.callback(module.register_forward_pre_hook(before).remove)
+                    undo.callback(module.register_forward_hook(after, always_call=True).remove)
                 elif module in self._seen:
-                    undo.callback(module.register_forward_pre_hook(self._runs).remove)
+                    undo.callback(module.register_forward_pre_hook(runs).remove)
             yield
 
     def forget(self) -> None:
@@ -180,22 +189,27 @@ class Watch:
         if module is not None and module not in self._beside:
             self._own.add(module)
 
-    def _runs(self, module: nn.Module, args: Any) -> None:
-        if not self._recorder.turns.is_elsewhere():
+    def _is_ours(self, module: nn.Module) -> bool:
+        return module in self._recorder.paths and not self._recorder.turns.is_elsewhere()
+
+    def _runs(self, module: nn.Module) -> None:
+        if self._is_ours(module):
             self._ran.add(module)
 
-    def _before(self, module: nn.Module, args: Any) -> None:
-        if self._recorder.turns.is_elsewhere():
+    def _before(self, module: nn.Module) -> None:
+        if not self._is_ours(module):
             return
         self._ran.add(module)
         self._here.depth = self._depth + 1
         if self._depth == 1:
             self._mode.__enter__()  # type: ignore[no-untyped-call]
 
-    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _after(self, module: nn.Module, output: Any) -> None:
+        if module not in self._recorder.paths:
+            return
         ran = self._depth > 0
         self._leave()
-        if not ran or self._recorder.turns.is_elsewhere():
+        if not ran or not self._is_ours(module):
             return
         computes = module in self._softmaxed or bool(_names_in(type(module)) & OPAQUE)
         if output is not None and computes and module in self._beside - self._pooling:
