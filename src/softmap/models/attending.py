@@ -19,7 +19,9 @@ from softmap import biases, kernels, masks
 from softmap.errors import ModelError
 from softmap.kernels.contract import Problem, Wanted
 from softmap.mechanism import PAGE
+from softmap.models.chosen import chosen_rule, chosen_strip
 from softmap.models.masking import CAUSAL, EVERYTHING, ModelMask, Rule, agree, both, dense_rule, looks_back
+from softmap.models.numbers import Numbers, largest_score
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -58,6 +60,7 @@ HARMLESS = frozenset(
         "output_router_logits",
         "attention_mask",
         "head_mask",
+        "indices",
     ]
 )
 """What models hand to their attention function: known here, or of no effect on the weights."""
@@ -119,6 +122,7 @@ class Call:
         v: (batch, kv_heads, keys, d_v).
         mask: what the model's mask became: a `ModelMask`, a tensor that the model made itself, or None.
         options: the other arguments.
+        eager: the plain function that the module would call by itself, where it said so.
     """
 
     module: nn.Module
@@ -127,6 +131,7 @@ class Call:
     v: Float[Tensor, "batch kv_heads keys d_v"]
     mask: ModelMask | Tensor | None
     options: dict[str, Any]
+    eager: Callable[..., Any] | None = None
 
     def check(self, name: str) -> None:
         """Refuse what is not understood.
@@ -146,10 +151,29 @@ class Call:
             got = f"sinks of shape {tuple(sinks.shape)}"
             raise ModelError(name, "one sink for each head", got, "Other sinks are not known to softmap.")
         sizes = self.q.shape[2], self.k.shape[2]
+        self._check_tensors(name)
         if isinstance(self.mask, ModelMask) and (len(self.mask.rows), len(self.mask.keys)) != sizes:
             got = f"one of {len(self.mask.rows)} x {len(self.mask.keys)}"
             hint = "The model changes its keys after it has asked for a mask, which is not known to softmap."
             raise ModelError(name, f"a mask of {sizes[0]} x {sizes[1]}, as q and k have it", got, hint)
+
+    def _check_tensors(self, name: str) -> None:
+        """Refuse a mask that has been written to, and arrays of keys that fit no query."""
+        (batch, heads, queries, _), keys = self.q.shape, self.k.shape[2]
+        if isinstance(self.mask, ModelMask) and self.mask.is_written_to:
+            hint = "softmap can't follow what is written into a mask in place."
+            raise ModelError(name, "a mask that is read", "one that the model has written to", hint)
+        if isinstance(self.mask, torch.Tensor):
+            shape = self.mask.shape
+            fits = [size in (1, own) for size, own in zip(shape, (batch, heads, queries), strict=False)]
+            if len(shape) != 4 or not all(fits) or not (shape[3] == 1 or shape[3] >= keys):
+                expected = f"a mask of shape {(batch, heads, queries, keys)}, or 1 in place of these"
+                hint = "Such a mask is not known to softmap."
+                raise ModelError(name, expected, f"shape {tuple(shape)}", hint)
+        chosen = self.options.get("indices")
+        if chosen is not None and (chosen.ndim != 3 or chosen.shape[:2] != (batch, queries)):
+            hint = "Such a choice of keys is not known to softmap."
+            raise ModelError(name, f"chosen keys ({batch}, {queries}, n)", f"shape {tuple(chosen.shape)}", hint)
 
     @property
     def causal(self) -> bool:
@@ -169,6 +193,7 @@ class Call:
         rows: range,
         keys: range,
         own: range | None = None,
+        own_keys: range | None = None,
         *,
         trim: bool = True,
         shared: dict[Any, Any] | None = None,
@@ -180,6 +205,7 @@ class Call:
             rows: the positions of the queries.
             keys: the positions of the keys.
             own: the positions that are real tokens, of queries that are not those of the keys; else the mask's.
+            own_keys: likewise of the keys, where the mask is a tensor, which does not say so itself.
             trim: whether padding is left out.
             shared: where what is made of a mask is found again by the other layers that are handed the same.
         """
@@ -187,6 +213,7 @@ class Call:
         if isinstance(self.mask, ModelMask) and trim:
             real_keys = real_rows = self.mask.valid_range(item)
         real_rows = real_rows if own is None else own
+        real_keys = real_keys if own_keys is None else own_keys
         rule, added = self._shared_rule(item, rows, keys, {} if shared is None else shared)
         if trim and self.positions is not None and looks_back(rule):  # a cache of fixed size has room for keys to come
             real_keys = _overlap(real_keys, range(rows.stop))
@@ -219,14 +246,23 @@ class Call:
     def _shared_rule(self, item: int, rows: range, keys: range, shared: dict[Any, Any]) -> tuple[Rule, Tensor | None]:
         """`_rule`, made once for all layers that are handed this mask."""
         if self.mask is None:
-            return self._rule(item, rows, keys)
+            return self._with_choice(self._rule(item, rows, keys, shared), item, rows, keys)
+        if isinstance(self.mask, torch.Tensor) and self.mask.is_floating_point():
+            return self._with_choice(self._rule(item, rows, keys, shared), item, rows, keys)
         key = id(self.mask), item, rows, keys
-        if key not in shared:
-            shared[key] = self.mask, self._rule(item, rows, keys)  # with the mask, so that its id stays its own
+        if key not in shared:  # with the mask, so that its id stays its own
+            shared[key] = self.mask, self._rule(item, rows, keys, shared)
         made: tuple[Rule, Tensor | None] = shared[key][1]
-        return made
+        return self._with_choice(made, item, rows, keys)
 
-    def _rule(self, item: int, rows: range, keys: range) -> tuple[Rule, Tensor | None]:
+    def _with_choice(
+        self, made: tuple[Rule, Tensor | None], item: int, rows: range, keys: range
+    ) -> tuple[Rule, Tensor | None]:
+        """The rule, of which only those keys are left that an indexer chose."""
+        chosen = self.options.get("indices")
+        return made if chosen is None else (chosen_rule(made[0], chosen[item].detach(), rows, keys), made[1])
+
+    def _rule(self, item: int, rows: range, keys: range, shared: dict[Any, Any]) -> tuple[Rule, Tensor | None]:
         """Which key may be seen, and what a mask of numbers adds beyond that."""
         if isinstance(self.mask, ModelMask):
             rule = self.mask.rule(item)
@@ -235,17 +271,61 @@ class Call:
             return rule, None
         if self.mask is None:
             return (CAUSAL if self.causal else EVERYTHING), None
-        matrix = self.mask[item if len(self.mask) > 1 else 0, ..., : len(keys)].detach()
-        matrix = matrix.expand(-1, len(rows), -1)  # (heads or 1, queries, keys)
+        matrix = self._matrix(self.mask, item, len(rows), len(keys))
         if matrix.dtype == torch.bool and len(matrix) == 1:
             return dense_rule(matrix[0], rows, keys), None
         if matrix.dtype == torch.bool:
             return EVERYTHING, torch.zeros_like(matrix, dtype=torch.float32).masked_fill_(~matrix, -torch.inf)
-        hidden = matrix <= torch.finfo(matrix.dtype).min / 2
-        plain = len(matrix) == 1 and not bool(matrix.masked_fill(hidden, 0).any())
-        if plain:
-            return dense_rule(~hidden[0], rows, keys), None
-        return EVERYTHING, matrix.float().masked_fill(hidden, -torch.inf)
+        key = id(self.mask), item, rows, keys
+        _, numbers = shared.setdefault(key, (self.mask, Numbers(matrix)))
+        return self._rule_of_numbers(numbers, item, rows, keys, shared)
+
+    def _rule_of_numbers(
+        self, numbers: Numbers, item: int, rows: range, keys: range, shared: dict[Any, Any]
+    ) -> tuple[Rule, Tensor | None]:
+        """What of a mask of numbers is hidden, and what is added; made once for all layers that see the same."""
+        hidden = numbers.hidden(self._bound(item))
+        key = "numbers", id(hidden), rows, keys
+        if key not in shared:
+            matrix = numbers.added
+            plain = len(matrix) == 1 and not bool(matrix.masked_fill(hidden, 0).any())
+            made = (
+                (dense_rule(~hidden[0], rows, keys), None)
+                if plain
+                else (EVERYTHING, matrix.float().masked_fill(hidden, -torch.inf))
+            )
+            shared[key] = hidden, made
+        found: tuple[Rule, Tensor | None] = shared[key][1]
+        return found
+
+    def _bound(self, item: int) -> float:
+        """No scaled score of a sequence, with its bias, is larger than this or smaller than minus this."""
+        bound, bias = largest_score(self.q[item], self.k[item], self.scale), self._position_bias(item)
+        bound = min(bound, float(self.options.get("softcap") or torch.inf))
+        return bound if bias is None else bound + float(bias.abs().max())
+
+    @staticmethod
+    def _matrix(mask: Tensor, item: int, queries: int, keys: int) -> Tensor:
+        """The part of a model's own mask that is one sequence's, (heads or 1, queries, keys)."""
+        return mask[item if len(mask) > 1 else 0, ..., :keys].detach().expand(-1, queries, keys)
+
+    def hides(self, item: int, rows: range, keys: range, real: tuple[range, range]) -> bool:
+        """Whether a mask that the model made itself hides all but the real keys from all the real queries.
+
+        Args:
+            item: the sequence's number in the batch.
+            rows: the positions of all queries.
+            keys: the positions of all keys.
+            real: the positions of those that are real tokens.
+        """
+        if not isinstance(self.mask, torch.Tensor):
+            return False
+        matrix = self._matrix(self.mask, item, len(rows), len(keys))
+        of_rows, of_keys = (_slice(_overlap(some, own), some) for some, own in zip((rows, keys), real, strict=True))
+        hidden = ~matrix if matrix.dtype == torch.bool else Numbers(matrix).hidden(self._bound(item))
+        outside = torch.ones(len(keys), dtype=torch.bool, device=hidden.device)
+        outside[of_keys] = False
+        return bool(hidden[:, of_rows][..., outside].all())
 
     def _position_bias(self, item: int) -> Tensor | None:
         bias = self.options.get("position_bias")
@@ -263,7 +343,7 @@ class Call:
             keys: the positions of all keys.
             chosen: which queries, (n,), numbers within `rows`.
         """
-        function = eager_function(self.module)
+        function = self.eager or eager_function(self.module)
         if function is None:
             return None
         options = dict(self.options)
@@ -279,12 +359,13 @@ class Call:
     def _strip(self, item: int, rows: range, keys: range, chosen: Tensor) -> Tensor | None:
         """What the eager function adds to the scores of some queries, (1, heads or 1, n, keys)."""
         lowest = torch.finfo(torch.float32).min
+        chosen_keys = self.options.get("indices")
+        picked = None if chosen_keys is None else chosen_strip(chosen_keys[item], chosen, len(keys))
         if isinstance(self.mask, torch.Tensor):
-            strip = self.mask[item if len(self.mask) > 1 else 0].expand(-1, len(rows), -1)[
-                :, chosen.to(self.mask.device)
-            ]
+            strip = self._matrix(self.mask, item, len(rows), len(keys))[:, chosen.to(self.mask.device)]
             if strip.dtype == torch.bool:
                 strip = torch.zeros(strip.shape, device=strip.device).masked_fill(~strip, lowest)
+            strip = strip if picked is None else strip.float().masked_fill(~picked.to(strip.device), lowest)
             return strip[None].float()
         key = torch.arange(keys.start, keys.stop)
         query = (chosen + rows.start)[:, None]
@@ -292,8 +373,11 @@ class Call:
             seen = self.mask.visible(item, query, key) & self.mask.padding(item, keys).visible(query, key - keys.start)
         elif self.causal:
             seen = key <= query
-        else:
+        elif picked is None:
             return None
+        else:
+            seen = torch.ones(len(chosen), len(keys), dtype=torch.bool)
+        seen = seen if picked is None else seen & picked
         return torch.zeros(seen.shape).masked_fill(~seen, lowest)[None, None].to(self.q.device)
 
 
@@ -341,6 +425,19 @@ def eager_function(module: nn.Module) -> Callable[..., Any] | None:
     return next((home.eager_attention_forward for home in homes if hasattr(home, "eager_attention_forward")), None)
 
 
+def sees_nothing(piece: Piece, chosen: Tensor, problem: Problem) -> Tensor:
+    """Which of some queries see no key in some head, (n,): models make of them whatever their dtype's lowest number does."""
+    if problem.spans.exact:
+        return (problem.spans.stop <= problem.spans.start)[chosen]
+    keys = torch.arange(len(piece.keys))
+    seen = problem.mask.visible(chosen[:, None], keys).expand(len(chosen), len(keys))
+    nothing = ~seen.any(1)
+    if piece.added is not None:
+        strip = piece.added[:, chosen.to(piece.added.device)].isneginf().cpu()
+        nothing |= (strip | ~seen).all(-1).any(0)
+    return nothing
+
+
 def rows_to_compare(queries: int, keys: int) -> Tensor:
     """All rows of a page; some of a longer matrix, the last among them."""
     if queries <= PAGE and keys <= PAGE:
@@ -351,8 +448,9 @@ def rows_to_compare(queries: int, keys: int) -> Tensor:
 
 def tolerance(piece: Piece, own: Tensor, dtype: torch.dtype) -> float:
     """How far an output may be from the model's own by rounding alone: that of float32 grows with the scores."""
-    longest = [float(array.float().norm(dim=-1).max()) for array in (piece.q, piece.k)]
-    scores = longest[0] * longest[1] * abs(piece.scale)
+    scores = largest_score(piece.q, piece.k, piece.scale)
+    if piece.added is not None:
+        scores += float(piece.added.masked_fill(piece.added.isinf(), 0).abs().max())
     rounding = 2e-5 + 4 * torch.finfo(torch.float32).eps * scores
     if dtype != torch.float32:
         rounding += 4 * torch.finfo(dtype).eps

@@ -13,14 +13,18 @@ import re
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.masking_utils import eager_mask, sdpa_mask
 
 from softmap.errors import ModelError
 from softmap.models.attending import Call, attend, eager_function
+from softmap.models.defaults import seeing_defaults
+from softmap.models.faults import answering_for_itself
 from softmap.models.masking import ModelMask
 from softmap.models.settings import quiet_transformers
 from softmap.recorded import OtherLayer
@@ -37,6 +41,8 @@ REFUSED = (
     "softmap sees attention that goes through transformers' AttentionInterface; the table of models is in the docs."
 )
 
+NEVER_SKIPPED = {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+"""Options of a mask function by which it makes a mask where none is needed too."""
 KNOWN = re.compile(r"(paged\|)?(eager|sdpa|flex_attention|flash_attention_\d|softmap)|.+/.+")
 """Attention functions that compute what a model's eager one does: transformers' own, and kernels of the hub."""
 
@@ -48,27 +54,57 @@ _OPENING = threading.Lock()
 
 
 def _attend(
-    module: nn.Module, query: Any, key: Any, value: Any, attention_mask: Any = None, **options: Any
+    module: nn.Module,
+    query: Any,
+    key: Any,
+    value: Any,
+    attention_mask: Any = None,
+    *,
+    eager: Callable[..., Any] | None = None,
+    **options: Any,
 ) -> tuple[Any, Any]:
-    """The attention function: arrays (batch, heads, tokens, d) in, the output (batch, tokens, heads, d_v) out."""
+    """The attention function: arrays (batch, heads, tokens, d) in, the output (batch, tokens, heads, d_v) out.
+
+    `eager` is the function that the module would call by itself.
+    """
     recorder = _recorders.get(module)
     ours = recorder is not None and not recorder.is_elsewhere()
-    own = None if ours or isinstance(attention_mask, ModelMask) else _own_function(module)
+    own = None if ours or isinstance(attention_mask, ModelMask) else _own_function(module, eager)
     if own is not None:
         return own(module, query, key, value, attention_mask, **options)
-    call = Call(module, query, key, value, attention_mask, options)
-    output = recorder.attend(call) if ours and recorder is not None else _attend_unrecorded(call)
+    return _attend_as_softmap(module, query, key, value, attention_mask, options, eager)
+
+
+def _name(module: nn.Module, *_: Any) -> str:
+    recorder = _recorders.get(module)
+    return type(module).__name__ if recorder is None else f"{recorder.name}, {recorder.paths[module]}"
+
+
+@answering_for_itself(_name)
+def _attend_as_softmap(
+    module: nn.Module, q: Any, k: Any, v: Any, mask: Any, options: dict[str, Any], eager: Callable[..., Any] | None
+) -> tuple[Any, Any]:
+    mask = mask.for_queries(q.shape[2]) if isinstance(mask, ModelMask) else mask
+    mask = mask[(None,) * (4 - mask.ndim)] if isinstance(mask, torch.Tensor) and mask.ndim < 4 else mask
+    call, recorder = Call(module, q, k, v, mask, options, eager), _recorders.get(module)
+    if recorder is not None and recorder.owners.is_reading and not recorder.is_elsewhere():
+        recorder.owners.read(recorder.owners.begin_call(module), q)
+        recorder = None
+    recorded = recorder is not None and not recorder.is_elsewhere()
+    output = recorder.attend(call) if recorded and recorder is not None else _attend_unrecorded(call)
     return output.transpose(1, 2).contiguous(), None
 
 
-def _own_function(module: nn.Module) -> Callable[..., tuple[Any, Any]] | None:
+def _own_function(module: nn.Module, eager: Callable[..., Any] | None) -> Callable[..., tuple[Any, Any]] | None:
     """The function that a model is set to, where softmap only stands in: as another thread's recording has it do."""
     config = getattr(module, "config", None)
     found = _found.get(id(config))
     implementation = getattr(config, "_attn_implementation", IMPLEMENTATION) if found is None else found[1]
     if implementation == IMPLEMENTATION:
         return None
-    own: Callable[..., tuple[Any, Any]] | None = AttentionInterface().get(implementation, eager_function(module))
+    own: Callable[..., tuple[Any, Any]] | None = AttentionInterface().get(
+        implementation, eager or eager_function(module)
+    )
     return own
 
 
@@ -90,34 +126,31 @@ def _mask(**asked: Any) -> Any:
     """The mask function; another thread's run of a model in a recording gets the mask that it would have without."""
     recorder, implementation = _found.get(id(asked.get("config")), (None, IMPLEMENTATION))
     if recorder is None or not recorder.is_elsewhere() or implementation == IMPLEMENTATION:
-        return _model_mask(**asked)
+        return _model_mask(implementation, **asked)
     own = AttentionMaskInterface().get(implementation)
     return None if own is None else own(**asked)  # as transformers does
 
 
-def _model_mask(
-    *,
-    q_length: int,
-    kv_length: int,
-    q_offset: Any = 0,
-    kv_offset: Any = 0,
-    mask_function: Any,
-    attention_mask: torch.Tensor | ModelMask | None = None,
-    use_vmap: bool = False,
-    config: Any = None,
-    **_: Any,
-) -> ModelMask:
+@answering_for_itself(lambda _, **asked: getattr(asked.get("config"), "model_type", "the model"))
+def _model_mask(implementation: str, **asked: Any) -> ModelMask:
     """What the model asks for, as it asks for it. A mask that it has already stays as it is."""
-    if isinstance(attention_mask, ModelMask):
-        return attention_mask
-    first_row, first_key = int(q_offset), int(kv_offset)
+    given = asked.get("attention_mask")
+    if isinstance(given, ModelMask):
+        return given
+    asked["attention_mask"] = valid = None if given is None else given.bool()
+    first_row, first_key = int(asked.get("q_offset", 0)), int(asked.get("kv_offset", 0))
+    of_booleans = implementation == "sdpa"
     return ModelMask(
-        rows=range(first_row, first_row + q_length),
-        keys=range(first_key, first_key + kv_length),
-        function=mask_function,
-        valid=None if attention_mask is None else attention_mask.bool(),
-        by_element=use_vmap,
-        model=getattr(config, "model_type", "the model"),
+        rows=range(first_row, first_row + asked["q_length"]),
+        keys=range(first_key, first_key + asked["kv_length"]),
+        function=asked["mask_function"],
+        valid=valid,
+        by_element=asked.get("use_vmap", False),
+        model=getattr(asked.get("config"), "model_type", "the model"),
+        batch=int(asked.get("batch_size", 1)),
+        dtype=torch.bool if of_booleans else asked.get("dtype", torch.float32),
+        device=torch.device(asked.get("device", "cpu")),
+        own=partial(sdpa_mask if of_booleans else eager_mask, **{"batch_size": 1} | asked | NEVER_SKIPPED),
     )
 
 
@@ -155,6 +188,7 @@ def standing_in(model: PreTrainedModel, recorder: Recorder) -> Iterator[None]:
         if model.config._attn_implementation != IMPLEMENTATION:
             with quiet_transformers():
                 model.set_attn_implementation(IMPLEMENTATION)
+        undo.enter_context(seeing_defaults(_attend))
         undo.enter_context(torch.no_grad())
         yield
 
@@ -226,7 +260,7 @@ def _before(recorder: Recorder) -> Any:
     """The hook that sees an attention layer's arguments before it runs."""
 
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if recorder.is_elsewhere():
+        if recorder.is_elsewhere() or recorder.owners.is_reading:
             return
         recorder.visits[module] = recorder.visits.get(module, 0) + 1
         given = dict(zip(_parameters(type(module)), args, strict=False)) | kwargs

@@ -10,16 +10,15 @@ function is asked strip by strip.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import getclosurevars
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from softmap import masks
-from softmap.errors import ModelError
 from softmap.masks.stacked import Run, Stacked
-from softmap.mechanism import PAGE
+from softmap.models.tensorlike import TensorLike
 
 if TYPE_CHECKING:
     from jaxtyping import Bool
@@ -34,7 +33,7 @@ SAMPLE = 8
 
 
 @dataclass(frozen=True, eq=False)
-class ModelMask:
+class ModelMask(TensorLike):
     """A mask as a model asked for it, of a whole batch. Positions count from the start of the sequence.
 
     Attributes:
@@ -44,6 +43,10 @@ class ModelMask:
         valid: which keys are real tokens, (batch, positions), or None for all; beyond its end none is.
         by_element: whether the function wants single numbers, not tensors of them.
         model: the kind of model that asks, as errors name it.
+        batch: how many sequences there are, where `valid` does not say it.
+        dtype: that of the tensor that the model's own mask function would make.
+        device: where that would be.
+        own: makes it; without one, it is made here.
     """
 
     rows: range
@@ -52,15 +55,38 @@ class ModelMask:
     valid: Bool[Tensor, "batch positions"] | None
     by_element: bool
     model: str = "the model"
-    ndim = 4  # as the tensor has that others make of it
+    batch: int = 1
+    dtype: torch.dtype = torch.float32
+    device: torch.device = torch.device("cpu")  # noqa: RUF009  # it never changes
+    own: Callable[[], Tensor] | None = None
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
+    def shape(self) -> torch.Size:
         """That of the tensor: (batch, 1, queries, keys)."""
-        return 1 if self.valid is None else len(self.valid), 1, len(self.rows), len(self.keys)
+        return self.outline.shape
 
-    def __radd__(self, added: Tensor) -> Tensor:
-        """A model's own bias with this mask, as numbers to add to the scores.
+    @property
+    def outline(self) -> Tensor:
+        batch = self.batch if self.valid is None else len(self.valid)
+        return torch.empty(batch, 1, len(self.rows), len(self.keys), dtype=self.dtype, device="meta")
+
+    def make(self) -> Tensor:
+        if self.own is not None:
+            return self.own()
+        return torch.zeros(self.shape).masked_fill(~self.seen(), torch.finfo(self.dtype).min).to(self.device, self.dtype)
+
+    def seen(self) -> Bool[Tensor, "batch 1 queries keys"]:
+        """Which query sees which key, of every sequence: a matrix."""
+        query = torch.arange(self.rows.start, self.rows.stop)[:, None]
+        key = torch.arange(self.keys.start, self.keys.stop)
+        each = [
+            self.visible(item, query, key) & self.padding(item, self.keys).visible(query, key - self.keys.start)
+            for item in range(self.shape[0])
+        ]
+        return torch.stack(each)[:, None]
+
+    def added_to(self, numbers: Tensor) -> Tensor:
+        """A model's own bias with this mask, as numbers to add to the scores; itself where nothing is hidden.
 
         Raises:
             ModelError: it would be larger than a page.
@@ -70,39 +96,26 @@ class ModelMask:
             for item in range(self.shape[0])
         )
         if full:
-            return added
-        if max(self.shape[2:]) > PAGE:
-            self._refuse("a bias added to it that hides keys")
-        query, key = (
-            torch.arange(self.rows.start, self.rows.stop)[:, None],
-            torch.arange(self.keys.start, self.keys.stop),
-        )
-        seen = [
-            self.visible(item, query, key) & self.padding(item, self.keys).visible(query, key - self.keys.start)
-            for item in range(self.shape[0])
-        ]
-        lowest = torch.finfo(added.dtype).min
-        return added + torch.zeros(len(seen), 1, *self.shape[2:]).masked_fill(~torch.stack(seen)[:, None], lowest).to(
-            added
+            return numbers
+        self.refuse_beyond_a_page("a bias added to it, in the place")
+        hidden = ~self.seen().to(numbers.device)
+        return numbers + torch.zeros_like(hidden, dtype=numbers.dtype).masked_fill(
+            hidden, torch.finfo(numbers.dtype).min
         )
 
-    __add__ = __radd__
+    def for_queries(self, count: int) -> ModelMask:
+        """The same for so many queries, of a mask of one row that is meant for all of them."""
+        if len(self.rows) != 1 or count == 1:
+            return self
+        from transformers.masking_utils import bidirectional_mask_function
 
-    def contiguous(self) -> ModelMask:
-        """Itself: generation with a cache of fixed size asks for it."""
-        return self
+        at, function = self.rows.start, self.function
 
-    def __getitem__(self, index: object) -> NoReturn:
-        self._refuse("its parts")
+        def one_row(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return function(batch, head, torch.full_like(query, at), key)
 
-    def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        self._refuse(f"its {name}")
-
-    def _refuse(self, what: str) -> NoReturn:
-        hint = "Its attention can't be seen without a matrix of queries x keys."
-        raise ModelError(self.model, "a mask that is handed on to the attention function", f"a use of {what}", hint)
+        same = function if function is bidirectional_mask_function else one_row
+        return replace(self, rows=range(at, at + count), function=same, own=None)
 
     def valid_range(self, item: int) -> range:
         """The positions from the first real token of a sequence to its last; all, where nothing is said of them."""

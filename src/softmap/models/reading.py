@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedModel
 
+from softmap.models.owners import Running
 from softmap.models.pictures import Seen
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ BATCHED = [
     "pixel_values",
     "input_features",
     "input_values",
+    "pixel_values_videos",
+    "past_values",
 ]
 """Arguments whose first axis counts sequences."""
 
@@ -95,7 +98,7 @@ class Reader:
             yield
 
     def _before(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self.recorder.is_elsewhere():
+        if self.recorder.is_elsewhere() or self.recorder.owners.is_reading:
             return
         self._depth += 1
         if self._depth > 1:
@@ -104,27 +107,30 @@ class Reader:
         given = dict(zip(names, args, strict=False)) | kwargs
         batch = next((len(given[name]) for name in BATCHED if isinstance(given.get(name), torch.Tensor)), None)
         self.recorder.begin_run(batch)
+        self.recorder.owners.begin_run(Running(module, args, kwargs))
         self._read(given)
         seen = Seen.of(module.config, given)
         if seen is not None:
             self.seen.append(seen)
 
     def _after(self, module: Any, args: Any, output: Any) -> None:
-        if not self.recorder.is_elsewhere():
+        if not self.recorder.is_elsewhere() and not self.recorder.owners.is_reading:
             self._depth -= 1
             self.failed |= output is None  # which no model gives; the hook is called after an exception too
+            if not self._depth:
+                self.recorder.owners.end_run()
 
     def _read(self, given: dict[str, Any]) -> None:
         ids, mask = given.get("input_ids"), given.get("attention_mask")
         if isinstance(ids, torch.Tensor) and given.get("encoder_outputs") is None:
             self.tokens.ids.append(ids.detach().cpu())
         if isinstance(mask, torch.Tensor) and mask.ndim == 2:
-            self.tokens.real = mask.detach().cpu().bool()
+            self.tokens.real = self.recorder.real["tokens"] = mask.detach().cpu().bool()
             if not self.encoder_decoder:  # text that looks at pictures
                 self.recorder.targets = self.tokens.ranges(mask.shape[1])
         target, target_mask = given.get("decoder_input_ids"), given.get("decoder_attention_mask")
         if isinstance(target, torch.Tensor):
             self.target.ids.append(target.detach().cpu())
         if isinstance(target_mask, torch.Tensor) and target_mask.ndim == 2:
-            self.target.real = target_mask.detach().cpu().bool()
+            self.target.real = self.recorder.real["target"] = target_mask.detach().cpu().bool()
             self.recorder.targets = self.target.ranges(target_mask.shape[1])

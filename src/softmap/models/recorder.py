@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from softmap.errors import ModelError
-from softmap.models.attending import Call, Piece, attend, rows_to_compare, tolerance
+from softmap.models.attending import Call, Piece, attend, rows_to_compare, sees_nothing, tolerance
 from softmap.models.growing import AGAIN, Block, Growing
 from softmap.models.keeping import wanted_of
+from softmap.models.owners import Owners
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,11 +29,12 @@ LayerKey = tuple["nn.Module", int]
 
 
 class Side(NamedTuple):
-    """The positions that a call's queries and keys have in one sequence, and which of the queries are real tokens."""
+    """The positions that a call's queries and keys have in one sequence, and which of them are real tokens, if known."""
 
     rows: range
     keys: range
     own: range | None
+    own_keys: range | None = None
 
 
 @dataclass(eq=False)
@@ -49,6 +51,8 @@ class Recorder:
         entered: what entered each layer the last time, where it is kept.
         batch: how many sequences there are; None as long as nobody said.
         targets: the positions of the real tokens that a decoder reads, of each sequence; None where nobody said.
+        real: which tokens of the texts "tokens" and "target" are no padding, (batch, tokens), where the model was told.
+        owners: whose the rows of a layer's batch are, where they are more than the sequences.
         shared: what was made of a mask of this run, for all layers that are handed the same.
         copies: whether q, k and v are copied, since a cache may write over them later.
     """
@@ -61,6 +65,8 @@ class Recorder:
     visits: dict[nn.Module, int] = field(default_factory=dict)
     batch: int | None = None
     targets: list[range] | None = None
+    real: dict[str, Tensor] = field(default_factory=dict)
+    owners: Owners = field(default_factory=Owners)
     shared: dict[Any, Any] = field(default_factory=dict)
     copies: bool = True
     layers: dict[LayerKey, list[Growing]] = field(default_factory=dict)
@@ -83,6 +89,7 @@ class Recorder:
         """
         self.visits.clear()
         self.shared.clear()
+        self.real.clear()
         self._run += 1
         if None not in (self.batch, batch) and batch != self.batch:
             raise ModelError(self.name, f"{self.batch} sequences in each run of the model", f"{batch}", AGAIN)
@@ -102,21 +109,23 @@ class Recorder:
         """
         path = self.paths[call.module]
         call.check(f"{self.name}, {path}")
+        number = self.owners.begin_call(call.module)
         key, again = self._key(call.module)
         layer = self._layer(key, call)
         keep = self._wants(key)
         output = call.q.new_zeros(*call.q.shape[:3], call.v.shape[3])
-        items = call.q.shape[0]
-        apart = again or (self.batch == 1 and items > 1)  # pictures of one sequence, each of which sees itself alone
-        for item in range(items):
-            growing = layer[0 if apart else item]
-            beside = apart and (again or item > 0)
+        owners, seen = self._owners(number, call), set[int]()
+        for item, owner in enumerate(owners):
+            growing, apart = layer[owner], again or len(owners) > self._sequences  # each of which sees itself alone
+            beside = apart and (again or owner in seen)
+            seen.add(owner)
             if again and call.positions is not None:
                 got = "several in one run of the layer, on the same tokens"
                 hint = f"{type(call.module).__name__} makes its output of more than one softmax attention."
                 raise ModelError(f"{self.name}, {path}", "one attention", got, hint)
-            side = self._side(call, growing, item, beside, crossing=self.crossing[key])
-            piece = call.piece(item, side.rows, side.keys, side.own, shared=self.shared)
+            side = self._side(call, growing, owner, beside, crossing=self.crossing[key])
+            side = side if apart else self._without_padding(call, item, side, path, crossing=self.crossing[key])
+            piece = call.piece(item, side.rows, side.keys, side.own, side.own_keys, shared=self.shared)
             if (piece.rows, piece.keys) != (side.rows, side.keys):  # padding is computed, since some models pool there
                 whole = call.piece(item, side.rows, side.keys, trim=False, shared=self.shared)
                 output[item] = attend(whole, None, whole.problem)[0]
@@ -147,13 +156,31 @@ class Recorder:
         self._last = key
         if key not in self.layers:
             self.batch = self.batch or call.q.shape[0]
-            if call.q.shape[0] != self.batch and self.batch != 1:
-                got = f"{call.q.shape[0]} sequences or pictures where the model was given {self.batch}"
-                hint = "softmap can't tell whose they are: record one sequence at a time."
-                raise ModelError(f"{self.name}, {self.paths[call.module]}", "one for each sequence", got, hint)
             self.layers[key] = [Growing(call.module, self.paths[call.module]) for _ in range(self.batch)]
             self.crossing[key] = call.module in self.cross
         return self.layers[key]
+
+    @property
+    def _sequences(self) -> int:
+        return self.batch or 1
+
+    def _owners(self, number: tuple[nn.Module, int], call: Call) -> list[int]:
+        """The sequence that each row of a call's batch belongs to.
+
+        Raises:
+            ModelError: there are others than sequences, and whose they are can't be shown.
+        """
+        rows = call.q.shape[0]
+        if rows == self._sequences:
+            return list(range(rows))
+        if self._sequences == 1:
+            return [0] * rows
+        owners = self.owners.of(number, call.q, self._sequences)
+        if owners is None:
+            got = f"{rows} sequences, windows or pictures where the model was given {self._sequences}"
+            hint = "softmap can't show whose they are: record one sequence at a time."
+            raise ModelError(f"{self.name}, {self.paths[call.module]}", "one for each sequence", got, hint)
+        return owners
 
     def _settle(self, key: LayerKey | None) -> None:
         """Hand over a layer whose calls in this run are over."""
@@ -182,6 +209,8 @@ class Recorder:
             return Side(range(first, first + queries), key_range, own or range(first, first + queries))
         if call.positions is not None:
             return Side(*call.positions, None)
+        if before is not None and before.keys.start and keys == before.keys.stop + queries:  # padding was left out
+            return Side(range(before.keys.stop, keys), range(keys), None)
         if before is not None and keys == len(before.keys) + queries:
             return Side(
                 range(before.rows.stop, before.rows.stop + queries),
@@ -189,6 +218,22 @@ class Recorder:
                 None,
             )
         return Side(range(queries), range(keys), None)
+
+    def _without_padding(self, call: Call, item: int, side: Side, path: str, *, crossing: bool) -> Side:
+        """The same, knowing which tokens are real, where a mask that the model made itself hides the others."""
+        target = not crossing and "target" in self.real and "decoder" in path.rpartition(", ")[2].lower()
+        real = self.real.get("target" if target else "tokens")
+        if not isinstance(call.mask, torch.Tensor) or real is None or real.shape != (call.q.shape[0], side.keys.stop):
+            return side
+        places = real[item].nonzero()[:, 0]
+        if not len(places) or side.keys.start:
+            return side
+        of_keys = range(int(places[0]), int(places[-1]) + 1)
+        rows = side.own if crossing else of_keys
+        if rows is None or (not crossing and side.rows.stop != side.keys.stop):
+            return side
+        hidden = call.hides(item, side.rows, side.keys, (rows, of_keys))
+        return side._replace(own=rows, own_keys=of_keys) if hidden else side
 
     def _take(
         self, call: Call, growing: Growing, item: int, piece: Piece, side: Side, *, beside: bool, keep: bool
@@ -228,9 +273,9 @@ class Recorder:
         Raises:
             ModelError: it is further than rounding goes.
         """
-        first, spans = not growing.blocks, piece.problem.spans
+        first = not growing.blocks
         chosen = rows_to_compare(len(piece.rows), len(piece.keys))
-        chosen = chosen[(spans.stop > spans.start)[chosen]]
+        chosen = chosen[~sees_nothing(piece, chosen, piece.problem)]
         if self.keeping.inside and first:
             growing.x = self._entered(call, item, piece, side)
         own = None
