@@ -18,7 +18,7 @@ from softmap.errors import ModelError
 from softmap.models.attending import Call, Piece, attend, rows_to_compare, sees_nothing, tolerance
 from softmap.models.growing import AGAIN, Block, Growing
 from softmap.models.keeping import wanted_of
-from softmap.models.owners import Owners
+from softmap.models.owners import Owners, Part
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -114,19 +114,22 @@ class Recorder:
         layer = self._layer(key, call)
         keep = self._wants(key)
         output = call.q.new_zeros(*call.q.shape[:3], call.v.shape[3])
-        owners, seen = self._owners(number, call), set[int]()
-        for item, owner in enumerate(owners):
-            growing, apart = layer[owner], again or len(owners) > self._sequences  # each of which sees itself alone
-            beside = apart and (again or owner in seen)
+        parts, seen = self._parts(number, call), set[int]()
+        alone = again or len(parts) > self._sequences  # each sees itself alone
+        for item, owner, tokens in parts:
+            growing, beside = layer[owner], again or (alone and owner in seen)
             seen.add(owner)
             if again and call.positions is not None:
                 got = "several in one run of the layer, on the same tokens"
                 hint = f"{type(call.module).__name__} makes its output of more than one softmax attention."
                 raise ModelError(f"{self.name}, {path}", "one attention", got, hint)
             side = self._side(call, growing, owner, beside, crossing=self.crossing[key])
-            side = side if apart else self._without_padding(call, item, side, path, crossing=self.crossing[key])
+            if tokens is not None:
+                side = self._packed(call, side, tokens, f"{self.name}, {path}")
+            elif not alone:
+                side = self._without_padding(call, item, side, path, crossing=self.crossing[key])
             piece = call.piece(item, side.rows, side.keys, side.own, side.own_keys, shared=self.shared)
-            if (piece.rows, piece.keys) != (side.rows, side.keys):  # padding is computed, since some models pool there
+            if tokens is None and (piece.rows, piece.keys) != (side.rows, side.keys):  # padding is computed, since some models pool there
                 whole = call.piece(item, side.rows, side.keys, trim=False, shared=self.shared)
                 output[item] = attend(whole, None, whole.problem)[0]
             if not piece.rows or not piece.keys:
@@ -164,23 +167,32 @@ class Recorder:
     def _sequences(self) -> int:
         return self.batch or 1
 
-    def _owners(self, number: tuple[nn.Module, int], call: Call) -> list[int]:
-        """The sequence that each row of a call's batch belongs to.
+    def _parts(self, number: tuple[nn.Module, int], call: Call) -> list[Part]:
+        """What of a call's batch is each sequence's.
 
         Raises:
             ModelError: there are others than sequences, and whose they are can't be shown.
         """
         rows = call.q.shape[0]
-        if rows == self._sequences:
-            return list(range(rows))
-        if self._sequences == 1:
-            return [0] * rows
-        owners = self.owners.of(number, call.q, self._sequences)
-        if owners is None:
+        if rows == self._sequences or self._sequences == 1:
+            return [Part(row, row if rows == self._sequences else 0) for row in range(rows)]
+        parts = self.owners.of(number, call.q, self._sequences)
+        if parts is None:
             got = f"{rows} sequences, windows or pictures where the model was given {self._sequences}"
             hint = "softmap can't show whose they are: record one sequence at a time."
             raise ModelError(f"{self.name}, {self.paths[call.module]}", "one for each sequence", got, hint)
-        return owners
+        return parts
+
+    def _packed(self, call: Call, side: Side, tokens: range, path: str) -> Side:
+        """Where the tokens of a sequence stand in a row that holds several.
+
+        Raises:
+            ModelError: they see those of others.
+        """
+        if len(side.rows) != len(side.keys) or not call.hides(0, side.rows, side.keys, (tokens, tokens)):
+            hint = "Record one sequence at a time."
+            raise ModelError(path, "sequences that see themselves only", "one that may see another", hint)
+        return side._replace(own=tokens, own_keys=tokens)
 
     def _settle(self, key: LayerKey | None) -> None:
         """Hand over a layer whose calls in this run are over."""
