@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -478,3 +479,25 @@ def test_what_a_mask_of_ones_own_gives_must_be_booleans_of_the_indices(seen, err
 
     with pytest.raises(error, match=message):
         Own().strip(range(2), range(4))
+
+
+@pytest.mark.parametrize("operation", [operator.and_, operator.or_])
+@pytest.mark.parametrize("others", [masks.prefix(3), masks.causal(2)])
+def test_masks_are_composed_up_to_a_number_and_refused_beyond(operation, others):
+    mask = masks.causal()
+    for _ in range(127):
+        mask = operation(mask, others)
+    assert mask.parts == 128
+    assert mask.spans(9, 9).start.shape == (9,)
+    assert repr(mask)
+    for composed in (lambda: operation(mask, others), lambda: operation(others, mask), lambda: operation(mask, mask)):
+        with pytest.raises(ParameterError, match="at most 128 composed to one"):
+            composed()
+
+
+def test_mask_composed_with_itself_again_and_again_is_refused_at_once():
+    mask, started = masks.causal(), time.perf_counter()
+    with pytest.raises(ParameterError, match="at most 128"):
+        for _ in range(40):
+            mask = ~(mask & mask)
+    assert time.perf_counter() - started < 0.5
