@@ -8,26 +8,15 @@ import pytest
 import torch
 from makers import GROUPED, PICTURE, TEXT, VISION, Example, build, configure
 from torch import nn
+from zoo_masks import florence2
 
 import softmap
 from softmap.errors import ModelError
 from softmap.models.owners import Owners, Part, Running
 
 
-def florence2() -> Example:
-    stages = {"embed_dim": [16, 32], "num_heads": [2, 4], "num_groups": [2, 4], "depths": [1, 1], "window_size": 4}
-    patches = {"patch_size": [7, 3], "patch_stride": [4, 2], "patch_padding": [3, 1], "patch_prenorm": [False, True]}
-    vision = {"model_type": "florence_vision", "projection_dim": 32, "drop_path_rate": 0.0, **stages, **patches}
-    sizes = {f"{part}_{name}": n for part in ("encoder", "decoder") for name, n in {"layers": 1, "ffn_dim": 32}.items()}
-    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "d_model": 32, "vocab_size": 99}
-    words = {"model_type": "bart", "max_position_embeddings": 96, "pad_token_id": 0, **sizes, **heads}
-    model = build("florence2", configure("florence2", vision_config=vision, text_config=words, image_token_id=PICTURE))
-    ids = torch.randint(3, 90, (2, 23))
-    ids[:, :17] = PICTURE  # 4 x 4 patches and one for all
-    answer = torch.randint(3, 90, (2, 5))
-    pixels = torch.randn(2, 3, 32, 32)
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
-    return Example(model, {**inputs, "decoder_input_ids": answer})
+def two_florence2() -> Example:
+    return florence2(2)
 
 
 def several_pictures() -> Example:
@@ -72,7 +61,7 @@ def one_call_for_each_picture() -> Example:
     return Example(build("qwen2_vl", config), {**inputs, "pixel_values": torch.randn(40, 96), "image_grid_thw": grid})
 
 
-MAKERS = [florence2, several_pictures, packed_pictures, one_call_for_each_picture]
+MAKERS = [two_florence2, several_pictures, packed_pictures, one_call_for_each_picture]
 
 
 def only(inputs: dict[str, Any], item: int) -> dict[str, Any]:
@@ -138,14 +127,14 @@ def test_order_is_found_by_what_is_in_the_windows_or_nothing_is_said(order, expe
 
 
 def test_model_that_does_not_take_one_sequence_is_refused_with_what_works(monkeypatch):
-    model, inputs = florence2()
+    model, inputs = two_florence2()
     monkeypatch.setattr(Owners, "_read_alone", lambda self, batch: [])
     with pytest.raises(ModelError, match="record one sequence at a time"):
         softmap.record(inputs, model)
 
 
 def test_random_numbers_of_the_process_are_drawn_as_without():
-    model, inputs = florence2()
+    model, inputs = two_florence2()
     torch.manual_seed(7)
     softmap.record(inputs, model)
     drawn = torch.rand(3)

@@ -20,7 +20,18 @@ from softmap.errors import ModelError
 from softmap.kernels.contract import Problem, Wanted
 from softmap.mechanism import PAGE
 from softmap.models.chosen import chosen_rule, chosen_strip
-from softmap.models.masking import CAUSAL, EVERYTHING, ModelMask, Rule, agree, both, dense_rule, looks_back
+from softmap.models.masking import (
+    CAUSAL,
+    EVERYTHING,
+    ModelMask,
+    Rule,
+    agree,
+    both,
+    dense_rule,
+    hides_later,
+    later_keys,
+    looks_back,
+)
 from softmap.models.numbers import Numbers, largest_score
 
 if TYPE_CHECKING:
@@ -287,14 +298,7 @@ class Call:
         hidden = numbers.hidden(self._bound(item))
         key = "numbers", id(hidden), rows, keys
         if key not in shared:
-            matrix = numbers.added
-            plain = len(matrix) == 1 and not bool(matrix.masked_fill(hidden, 0).any())
-            made = (
-                (dense_rule(~hidden[0], rows, keys), None)
-                if plain
-                else (EVERYTHING, matrix.float().masked_fill(hidden, -torch.inf))
-            )
-            shared[key] = hidden, made
+            shared[key] = hidden, _rule_and_added(numbers.added, hidden, rows, keys)
         found: tuple[Rule, Tensor | None] = shared[key][1]
         return found
 
@@ -381,6 +385,16 @@ class Call:
         return torch.zeros(seen.shape).masked_fill(~seen, lowest)[None, None].to(self.q.device)
 
 
+def _rule_and_added(matrix: Tensor, hidden: Tensor, rows: range, keys: range) -> tuple[Rule, Tensor | None]:
+    """A mask of numbers, (heads or 1, queries, keys), as a rule, and what is added beyond that."""
+    if len(matrix) == 1 and not bool(matrix.masked_fill(hidden, 0).any()):
+        return dense_rule(~hidden[0], rows, keys), None
+    added = matrix.float().masked_fill(hidden, -torch.inf)
+    if not hides_later(~hidden, rows, keys):
+        return EVERYTHING, added
+    return CAUSAL, added.masked_fill(later_keys(rows, keys, added.device), 0)
+
+
 def attend(piece: Piece, wanted: Wanted | None, problem: Problem) -> tuple[Tensor, kernels.Swept | None]:
     """The output of one call, (heads, queries, d_v), and the statistics where they are wanted.
 
@@ -427,7 +441,7 @@ def eager_function(module: nn.Module) -> Callable[..., Any] | None:
 
 def sees_nothing(piece: Piece, chosen: Tensor, problem: Problem) -> Tensor:
     """Which of some queries see no key in some head, (n,): models make of them whatever their dtype's lowest number does."""
-    if problem.spans.exact:
+    if problem.spans.exact and piece.added is None:
         return (problem.spans.stop <= problem.spans.start)[chosen]
     keys = torch.arange(len(piece.keys))
     seen = problem.mask.visible(chosen[:, None], keys).expand(len(chosen), len(keys))

@@ -52,5 +52,5 @@ def chosen_strip(chosen: Int[Tensor, "queries chosen"], rows: Int[Tensor, " n"],
     """Which keys were chosen for some queries."""
     mine = chosen[rows.to(chosen.device)].long()
     strip = torch.zeros(len(rows), keys + 1, dtype=torch.bool, device=chosen.device)
-    strip.scatter_(1, mine.where((mine >= 0) & (mine < keys), keys), True)  # noqa: FBT003  # torch's own argument
+    strip.scatter_(1, mine.where((mine >= 0) & (mine < keys), keys), True)
     return strip[:, :keys].cpu()

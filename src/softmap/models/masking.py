@@ -73,7 +73,9 @@ class ModelMask(TensorLike):
     def make(self) -> Tensor:
         if self.own is not None:
             return self.own()
-        return torch.zeros(self.shape).masked_fill(~self.seen(), torch.finfo(self.dtype).min).to(self.device, self.dtype)
+        return (
+            torch.zeros(self.shape).masked_fill(~self.seen(), torch.finfo(self.dtype).min).to(self.device, self.dtype)
+        )
 
     def seen(self) -> Bool[Tensor, "batch 1 queries keys"]:
         """Which query sees which key, of every sequence: a matrix."""
@@ -181,9 +183,25 @@ def dense_rule(visible: Bool[Tensor, "queries keys"], rows: range, keys: range) 
     def build(some_rows: range, some_keys: range) -> Mask:
         inside = visible[some_rows.start - rows.start : some_rows.stop - rows.start]
         inside = inside[:, some_keys.start - keys.start : some_keys.stop - keys.start]
-        return masks.full() if bool(inside.all()) else masks.dense(inside)
+        if bool(inside.all()):
+            return masks.full()
+        triangle = torch.equal(inside, ~later_keys(some_rows, some_keys, inside.device))
+        return masks.causal(some_rows.start - some_keys.start) if triangle else masks.dense(inside)
 
-    return Rule(("dense", id(visible)), build)
+    name: tuple[Any, ...] = ("dense", id(visible))
+    return Rule(("and", CAUSAL.name, name) if hides_later(visible, rows, keys) else name, build)
+
+
+def hides_later(visible: Bool[Tensor, "*heads queries keys"], rows: range, keys: range) -> bool:
+    """Whether a matrix hides all later keys from each query, and is not just too early to have any."""
+    later = later_keys(rows, keys, visible.device)
+    return (rows.start > 0 or bool(later.any())) and not bool((visible & later).any())
+
+
+def later_keys(rows: range, keys: range, device: torch.device) -> Bool[Tensor, "queries keys"]:
+    """Which keys come after each query."""
+    query, key = (torch.arange(some.start, some.stop, device=device) for some in (rows, keys))
+    return key > query[:, None]
 
 
 def join(rules: Sequence[tuple[range, range, Rule]], keys: range) -> Mask:

@@ -115,7 +115,7 @@ class Owners:
                     self.reading, self.calls = {}, {}
                     module(*_only(args, item, batch), **_of_pictures(kwargs, item, batch))
                     found.append(self.reading)
-        except Exception:  # noqa: BLE001  # whatever a model raises on a part of its inputs: then nothing is shown
+        except Exception:  # whatever a model raises on a part of its inputs: then nothing is shown
             return []
         finally:
             self.reading, self.calls = None, calls

@@ -129,7 +129,10 @@ class Recorder:
             elif not alone:
                 side = self._without_padding(call, item, side, path, crossing=self.crossing[key])
             piece = call.piece(item, side.rows, side.keys, side.own, side.own_keys, shared=self.shared)
-            if tokens is None and (piece.rows, piece.keys) != (side.rows, side.keys):  # padding is computed, since some models pool there
+            if tokens is None and (piece.rows, piece.keys) != (
+                side.rows,
+                side.keys,
+            ):  # padding is computed, since some models pool there
                 whole = call.piece(item, side.rows, side.keys, trim=False, shared=self.shared)
                 output[item] = attend(whole, None, whole.problem)[0]
             if not piece.rows or not piece.keys:
@@ -174,7 +177,7 @@ class Recorder:
             ModelError: there are others than sequences, and whose they are can't be shown.
         """
         rows = call.q.shape[0]
-        if rows == self._sequences or self._sequences == 1:
+        if self._sequences in (rows, 1):
             return [Part(row, row if rows == self._sequences else 0) for row in range(rows)]
         parts = self.owners.of(number, call.q, self._sequences)
         if parts is None:
