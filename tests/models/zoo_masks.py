@@ -87,7 +87,7 @@ def phi4_pictures() -> Example:
 
 def lasr() -> Example:
     """A model of sound that hides frames in its convolutions by its mask."""
-    front = {"num_mel_bins": 8, "subsampling_conv_channels": 4, "num_key_value_heads": 4}
+    front = {"num_mel_bins": 8, "subsampling_conv_channels": 4, "num_key_value_heads": 4, "conv_kernel_size": 3}
     model = build("lasr_encoder", configure("lasr_encoder", **SIZES, **front))
     return Example(model, {"input_features": torch.randn(2, 90, 8), "attention_mask": torch.ones(2, 90).long()})
 
@@ -119,6 +119,11 @@ UNUSUAL = (
     Entry("t5gemma2", "GQA, soft cap, window; a decoder sees its own text and the other in one", t5gemma2),
     Entry("timesfm", "time series, causal", timesfm),
     Entry("lasr_encoder", "sound, both ways", lasr),
-    Entry("phi4_multimodal, its pictures", "both ways", phi4_pictures, others="Phi4MultimodalVisionMultiheadAttentionPoolingHead"),
+    Entry(
+        "phi4_multimodal, its pictures",
+        "both ways",
+        phi4_pictures,
+        others="Phi4MultimodalVisionMultiheadAttentionPoolingHead",
+    ),
     Entry("florence2", "pictures in windows and by channels, cross attention of text", florence2),
 )

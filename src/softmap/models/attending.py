@@ -225,7 +225,9 @@ class Call:
             real_keys = real_rows = self.mask.valid_range(item)
         real_rows = real_rows if own is None else own
         real_keys = real_keys if own_keys is None else own_keys
-        rule, added = self._shared_rule(item, rows, keys, {} if shared is None else shared)
+        rule, added = self._shared_rule(
+            item, rows, keys, {} if shared is None else shared, None if own_keys is None else own
+        )
         if trim and self.positions is not None and looks_back(rule):  # a cache of fixed size has room for keys to come
             real_keys = _overlap(real_keys, range(rows.stop))
         some_rows, some_keys = _overlap(rows, real_rows), _overlap(keys, real_keys)
@@ -254,15 +256,19 @@ class Call:
         scale = self.options.get("scaling")
         return float(self.q.shape[-1] ** -0.5 if scale is None else scale)
 
-    def _shared_rule(self, item: int, rows: range, keys: range, shared: dict[Any, Any]) -> tuple[Rule, Tensor | None]:
+    def _shared_rule(
+        self, item: int, rows: range, keys: range, shared: dict[Any, Any], own: range | None
+    ) -> tuple[Rule, Tensor | None]:
         """`_rule`, made once for all layers that are handed this mask."""
         if self.mask is None:
-            return self._with_choice(self._rule(item, rows, keys, shared), item, rows, keys)
+            return self._with_choice(self._rule(item, rows, keys), item, rows, keys)
         if isinstance(self.mask, torch.Tensor) and self.mask.is_floating_point():
-            return self._with_choice(self._rule(item, rows, keys, shared), item, rows, keys)
+            matrix = self._matrix(self.mask, item, len(rows), len(keys))
+            _, numbers = shared.setdefault((id(self.mask), item, rows, keys), (self.mask, Numbers(matrix)))
+            return self._with_choice(self._rule_of_numbers(numbers, item, rows, keys, shared, own), item, rows, keys)
         key = id(self.mask), item, rows, keys
         if key not in shared:  # with the mask, so that its id stays its own
-            shared[key] = self.mask, self._rule(item, rows, keys, shared)
+            shared[key] = self.mask, self._rule(item, rows, keys)
         made: tuple[Rule, Tensor | None] = shared[key][1]
         return self._with_choice(made, item, rows, keys)
 
@@ -273,7 +279,7 @@ class Call:
         chosen = self.options.get("indices")
         return made if chosen is None else (chosen_rule(made[0], chosen[item].detach(), rows, keys), made[1])
 
-    def _rule(self, item: int, rows: range, keys: range, shared: dict[Any, Any]) -> tuple[Rule, Tensor | None]:
+    def _rule(self, item: int, rows: range, keys: range) -> tuple[Rule, Tensor | None]:
         """Which key may be seen, and what a mask of numbers adds beyond that."""
         if isinstance(self.mask, ModelMask):
             rule = self.mask.rule(item)
@@ -283,22 +289,26 @@ class Call:
         if self.mask is None:
             return (CAUSAL if self.causal else EVERYTHING), None
         matrix = self._matrix(self.mask, item, len(rows), len(keys))
-        if matrix.dtype == torch.bool and len(matrix) == 1:
+        if len(matrix) == 1:
             return dense_rule(matrix[0], rows, keys), None
-        if matrix.dtype == torch.bool:
-            return EVERYTHING, torch.zeros_like(matrix, dtype=torch.float32).masked_fill_(~matrix, -torch.inf)
-        key = id(self.mask), item, rows, keys
-        _, numbers = shared.setdefault(key, (self.mask, Numbers(matrix)))
-        return self._rule_of_numbers(numbers, item, rows, keys, shared)
+        return EVERYTHING, torch.zeros_like(matrix, dtype=torch.float32).masked_fill_(~matrix, -torch.inf)
 
     def _rule_of_numbers(
-        self, numbers: Numbers, item: int, rows: range, keys: range, shared: dict[Any, Any]
+        self, numbers: Numbers, item: int, rows: range, keys: range, shared: dict[Any, Any], own: range | None
     ) -> tuple[Rule, Tensor | None]:
-        """What of a mask of numbers is hidden, and what is added; made once for all layers that see the same."""
+        """What of a mask of numbers is hidden, and what is added; made once for all layers that see the same.
+
+        Queries outside of `own` are left out, so what stands in their rows is of no matter.
+        """
         hidden = numbers.hidden(self._bound(item))
-        key = "numbers", id(hidden), rows, keys
+        key = "numbers", id(hidden), rows, keys, own
         if key not in shared:
-            shared[key] = hidden, _rule_and_added(numbers.added, hidden, rows, keys)
+            of_queries = hidden
+            if own is not None:
+                of_queries = torch.ones_like(hidden)
+                mine = _slice(_overlap(rows, own), rows)
+                of_queries[:, mine] = hidden[:, mine]
+            shared[key] = hidden, _rule_and_added(numbers.added, of_queries, rows, keys)
         found: tuple[Rule, Tensor | None] = shared[key][1]
         return found
 
