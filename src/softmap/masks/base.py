@@ -205,7 +205,7 @@ class Pair(Mask):
     offset: int | None
 
     @cached_property
-    def parts(self) -> int:  # type: ignore[override]  # counted once
+    def parts(self) -> int:  # counted once
         return self.one.parts + self.other.parts
 
     def check(self, queries: int, keys: int) -> None:

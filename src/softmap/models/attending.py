@@ -19,7 +19,7 @@ from softmap import biases, kernels, masks
 from softmap.errors import ModelError
 from softmap.kernels.contract import Problem, Wanted
 from softmap.mechanism import PAGE
-from softmap.models.chosen import chosen_rule, chosen_strip
+from softmap.models.chosen import chosen_rule, chosen_strip, names_option
 from softmap.models.masking import (
     CAUSAL,
     EVERYTHING,
@@ -151,6 +151,8 @@ class Call:
             ModelError: arguments that may change the weights in a way not known here.
         """
         unknown = [key for key, value in self.options.items() if value is not None and key not in HARMLESS]
+        if self.options.get("indices") is not None and not names_option(self.module, "indices"):
+            unknown.append("indices")  # the user's, of which the model's own function may know nothing
         if unknown:
             hint = "Such attention can't be told by softmax(q kᵀ · scale) v with a mask, a bias, a cap and sinks."
             raise ModelError(name, "attention arguments that softmap knows", ", ".join(sorted(unknown)), hint)

@@ -6,6 +6,7 @@ https://arxiv.org/abs/2512.02556). What is kept of them is each query's runs of 
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +16,7 @@ from softmap.models.masking import Rule, both
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from softmap.masks import Mask
 
@@ -46,6 +47,12 @@ def runs_of(chosen: Int[Tensor, "queries chosen"], keys: int) -> Mask:
     first[1:] = places[1:] != places[:-1] + 1
     last = first.roll(-1)  # the last run ends at the end, where the first one begins
     return Runs(torch.stack((places[first], places[last] + 1), 1).view(-1), queries, keys)
+
+
+def names_option(module: nn.Module, name: str) -> bool:
+    """Whether a module's class itself hands its attention function an argument of that name."""
+    code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
+    return code is not None and any(isinstance(names, tuple) and name in names for names in code.co_consts)
 
 
 def chosen_strip(chosen: Int[Tensor, "queries chosen"], rows: Int[Tensor, " n"], keys: int) -> Bool[Tensor, "n keys"]:
