@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -491,3 +492,24 @@ def test_offset_beyond_every_sequence_is_refused_with_its_range(offset):
             ParameterError, match=rf"a whole number from -1152921504606846976 to 1152921504606846976 .* got {offset}"
         ):
             make(offset)
+
+
+@pytest.mark.parametrize("operation", [operator.and_, operator.or_])
+@pytest.mark.parametrize("others", [masks.prefix(3), masks.causal(2)])
+def test_masks_are_composed_up_to_a_number_and_refused_beyond(operation, others):
+    mask = masks.causal()
+    for _ in range(127):
+        mask = operation(mask, others)
+    assert mask.parts == 128
+    assert mask.spans(9, 9).start.shape == (9,)
+    assert repr(mask)
+    for composed in (lambda: operation(mask, others), lambda: operation(others, mask), lambda: operation(mask, mask)):
+        with pytest.raises(ParameterError, match="at most 128 composed to one"):
+            composed()
+
+
+def test_mask_composed_with_itself_again_and_again_is_refused_at_once():
+    started = time.perf_counter()
+    with pytest.raises(ParameterError, match="at most 128"):
+        functools.reduce(lambda mask, _: ~(mask & mask), range(40), masks.causal())
+    assert time.perf_counter() - started < 0.5

@@ -11,7 +11,7 @@ from transformers import masking_utils as library
 from softmap.errors import ModelError
 from softmap.mechanism import PAGE
 from softmap.models.interface import _mask
-from softmap.models.masking import ModelMask, agree, both, join
+from softmap.models.masking import agree, both, join
 
 
 def own(values: list[list[int]]) -> torch.Tensor:
@@ -152,10 +152,3 @@ def test_no_mask_beyond_a_page_is_made_for_a_model_that_handles_it():
     mask = _mask(q_length=PAGE + 1, kv_length=PAGE + 1, mask_function=library.causal_mask_function)
     with pytest.raises(ModelError, match="matrix of queries x keys"):
         torch.zeros(1, 1, 1, 1) + mask
-
-
-@pytest.mark.parametrize("use", [lambda mask: mask[:, 0], lambda mask: mask.dtype, lambda mask: mask.to(torch.half)])
-def test_model_that_takes_its_mask_apart_is_refused(use):
-    mask = ModelMask(range(3), range(3), library.causal_mask_function, None, False)
-    with pytest.raises(ModelError, match="handed on"):
-        use(mask)

@@ -84,8 +84,8 @@ def test_every_attention_layer_is_recorded_in_its_order(name):
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_weights_that_the_model_returns_are_among_those_compared(name):
-    of_linear_attention = 1 if name == "minimax" else 0  # which it returns too
-    assert verdict(name).missed == of_linear_attention
+    others = {"minimax": 1, "t5gemma2": 4}  # of linear attention, which it returns too; parts of those it has in one
+    assert verdict(name).missed == others.get(name, 0)
 
 
 @pytest.mark.parametrize("name", [name for name in RECORDED if BY_NAME[name].remarks.endswith("cross")])
@@ -149,7 +149,7 @@ def test_record_checked_against_the_model_as_it_is_loaded(name):
     assert softmap.record(unpadded(inputs), model, check=True).origin.checked <= CHECKED
 
 
-@pytest.mark.parametrize("name", RECORDED)
+@pytest.mark.parametrize("name", [name for name in RECORDED if "indexer" not in BY_NAME[name].remarks])
 def test_bfloat16_is_as_close_to_exact_weights_as_eager_attention_is(name):
     model, inputs = BY_NAME[name].make()
     exact, _ = run_eagerly(copy.deepcopy(model.to(torch.bfloat16)).float(), inputs)

@@ -30,6 +30,7 @@ from makers import (
     two_texts,
     two_towers,
 )
+from zoo_masks import UNUSUAL
 
 TYPES = ["sliding_attention", "full_attention"]
 MIXED = {"layer_types": TYPES, "sliding_window": WINDOW}
@@ -483,6 +484,13 @@ ENTRIES = (
         _phi4_multimodal,
         others="Phi4MultimodalFeatureEmbedding",
     ),
+    Entry(
+        "siglip2_vision_model with its head",
+        "both ways; padded, a head that uses the mask too",
+        _siglip2,
+        others="Siglip2MultiheadAttentionPoolingHead",
+    ),
+    *UNUSUAL,
     # Refused
     text("deberta", "right", "positions inside the scores", refused="DebertaAttention"),
     text("deberta-v2", "right", "positions inside the scores", refused="DebertaV2Attention"),
@@ -502,20 +510,7 @@ ENTRIES = (
     ),
     text("gptj", "right", "code of its own", rotary_dim=4, refused="GPTJAttention"),
     text("diffllama", "left", "the difference of two softmaxes", num_key_value_heads=2, refused="DiffLlamaAttention"),
-    text(
-        "deepseek_v32",
-        "right",
-        "a choice of keys for each query",
-        index_topk=4,
-        index_n_heads=2,
-        index_head_dim=8,
-        refused="a use of its parts",
-        **LATENT,
-        **ROUTED,
-    ),
-    text("doge", "right", "a mask made of values", num_key_value_heads=2, refused="a use of its dtype"),
     Entry("swin", "windows in place of sequences", _swin, "8 sequences or pictures"),
-    Entry("siglip2_vision_model with its head", "a mask used beside the interface", _siglip2, "a use of its repeat"),
     encoder_decoder("longt5", "blocks, code of its own", width=0.15, refused="LongT5LayerLocalSelfAttention", **T5),
     text("mamba", "left", "no softmax attention", refused="MambaModel"),
     text("fnet", "", "no softmax attention", refused="FNetModel"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import time
 
 import pytest
 import torch
@@ -275,10 +276,49 @@ def test_masks_nested_without_end_are_refused():
     written = {"kind": "full"}
     for _ in range(100):
         written = {"kind": "not", "of": [written], "offset": None}
-    with pytest.raises(RecordingError, match="expected masks that are not composed so deep"):
+    with pytest.raises(RecordingError, match="at most 32 in each other, got more"):
         read(written, {})
 
 
 def test_large_matrix_of_bits_is_refused():
     with pytest.raises(RecordingError, match="at most 262,144 booleans, got 1,000,000"):
         read({"kind": "dense"}, {"mask.bits": torch.zeros(125_000, dtype=torch.uint8)}, 1000, 1000)
+
+
+def nested(kind, depth, leaf):
+    """A balanced composition of two parts each, so deep."""
+    for _ in range(depth):
+        leaf = {"kind": kind, "of": [leaf, leaf] if kind != "not" else [leaf], "offset": None}
+    return leaf
+
+
+@pytest.mark.parametrize("kind", ["and", "or"])
+@pytest.mark.parametrize("depth", [8, 15, 20])
+def test_mask_of_too_many_parts_is_refused_at_once(kind, depth):
+    entry = Entry(nested(kind, depth, {"kind": "prefix", "n": 3}), "layers[0].mask", "manifest.json")
+    started = time.perf_counter()
+    with pytest.raises(RecordingError, match=r"layers\[0\].mask.*at most 128 masks composed to one"):
+        forms.read_mask(entry, 9, 9, Arrays({}, entry, ""))
+    assert time.perf_counter() - started < 0.5
+
+
+def test_mask_of_too_many_parts_in_one_list_is_refused_at_once():
+    entry = Entry({"kind": "and", "of": [{"kind": "full"}] * 10**6, "offset": None}, "mask", "manifest.json")
+    started = time.perf_counter()
+    with pytest.raises(RecordingError, match="at most 128 masks"):
+        forms.read_mask(entry, 9, 9, Arrays({}, entry, ""))
+    assert time.perf_counter() - started < 0.5
+
+
+def test_mask_of_as_many_parts_as_there_may_be_is_read():
+    mask = functools.reduce(operator.or_, [masks.prefix(i) & masks.causal() for i in range(16)])
+    assert mask.parts == 32
+    back, _, _ = there_and_back(mask, 24, 24)
+    assert_same_mask(back, mask, 24, 24)
+
+
+@pytest.mark.parametrize("depth", [33, 40, 5000])
+def test_masks_too_deep_in_each_other_are_refused_and_do_not_recurse_to_death(depth):
+    entry = Entry(nested("not", depth, {"kind": "full"}), "mask", "manifest.json")
+    with pytest.raises(RecordingError, match="at most 32 in each other"):
+        forms.read_mask(entry, 9, 9, Arrays({}, entry, ""))

@@ -6,7 +6,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
+from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import torch
@@ -17,6 +17,10 @@ from softmap.masks.reading import read_answer
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
     from torch import Tensor
+
+
+PARTS = 128
+"""How many masks may be composed to one: each is asked for every strip, and one within the other."""
 
 
 class Block(enum.Enum):
@@ -171,6 +175,11 @@ class Mask(ABC):
         seen = self.strip(rows, block)
         return Block.ALL if bool(seen.all()) else Block.SOME if bool(seen.any()) else Block.NONE
 
+    @property
+    def parts(self) -> int:
+        """How many masks it is composed of; 1 for one that is not composed."""
+        return 1
+
     def __and__(self, other: object) -> Mask:
         return And(*_parts(self, "&", other))
 
@@ -194,6 +203,10 @@ class Pair(Mask):
     one: Mask
     other: Mask
     offset: int | None
+
+    @cached_property
+    def parts(self) -> int:  # counted once
+        return self.one.parts + self.other.parts
 
     def check(self, queries: int, keys: int) -> None:
         self.one.check(queries, keys)
@@ -252,6 +265,10 @@ class Not(Mask):
     one: Mask
     offset: int | None
 
+    @property
+    def parts(self) -> int:
+        return self.one.parts
+
     def check(self, queries: int, keys: int) -> None:
         self.one.check(queries, keys)
 
@@ -295,6 +312,9 @@ def _parts(one: Mask, sign: str, other: object) -> tuple[Mask, Mask, int | None]
     if not isinstance(other, Mask):
         hint = "masks.dense(...) makes one of a matrix of booleans, masks.padding(...) of an attention_mask."
         raise ArrayKindError(f"{one!r} {sign} …", "another mask", type(other).__name__, hint)
+    if one.parts + other.parts > PARTS:
+        hint = "One mask can say what many do: documents(ids), dense(booleans), or from_function(f)."
+        raise ParameterError("masks", f"at most {PARTS} composed to one", f"{one.parts} {sign} {other.parts}", hint)
     if one.offset is not None and other.offset is not None and one.offset != other.offset:
         raise ParameterError(
             "offset",

@@ -1,4 +1,4 @@
-"""One call of a model's attention function: read, computed, and compared with the model's own function.
+"""One call of a model's attention function: read, and computed.
 
 A model calls ``function(module, query, key, value, attention_mask, **options)`` with arrays (batch, heads, tokens, d);
 see https://huggingface.co/docs/transformers/attention_interface. Here it becomes one `Piece` for each sequence, with its
@@ -18,18 +18,27 @@ import torch
 from softmap import biases, kernels, masks
 from softmap.errors import ModelError
 from softmap.kernels.contract import Problem, Wanted
-from softmap.mechanism import PAGE
+from softmap.models.chosen import chosen_rule, names_option
 from softmap.models.implementations import (
     check_mask,
     check_options,
     is_causal,
-    kind_of,
-    own_function,
     rule_without_mask,
     sinks_of,
-    without_mask,
 )
-from softmap.models.masking import EVERYTHING, ModelMask, Rule, agree, both, dense_rule, looks_back
+from softmap.models.masking import (
+    CAUSAL,
+    EVERYTHING,
+    ModelMask,
+    Rule,
+    agree,
+    both,
+    dense_rule,
+    hides_later,
+    later_keys,
+    looks_back,
+)
+from softmap.models.numbers import Numbers, largest_score
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -68,11 +77,10 @@ HARMLESS = frozenset(
         "output_router_logits",
         "attention_mask",
         "head_mask",
+        "indices",
     ]
 )
 """What models hand to their attention function: known here, or of no effect on the weights."""
-SAMPLE = 16
-"""Rows of a long matrix on which the output is compared with the model's own function."""
 
 
 @dataclass(eq=False)
@@ -134,6 +142,7 @@ class Call:
         v: (batch, kv_heads, keys, d_v).
         mask: what the model's mask became: a `ModelMask`, a tensor that the model made itself, or None.
         options: the other arguments.
+        eager: the plain function that the module would call by itself, where it said so.
         implementation: the name of the attention function that the layer was set to; None where none was named.
         places: the positions of queries and keys, where a mask that is left out knew them.
     """
@@ -144,6 +153,7 @@ class Call:
     v: Float[Tensor, "batch kv_heads keys d_v"]
     mask: ModelMask | Tensor | None
     options: dict[str, Any]
+    eager: Callable[..., Any] | None = None
     implementation: str | None = "softmap"
     places: tuple[range, range] | None = None
 
@@ -154,6 +164,8 @@ class Call:
             ModelError: arguments that may change the weights in a way not known here.
         """
         unknown = [key for key, value in self.options.items() if value is not None and key not in HARMLESS]
+        if self.options.get("indices") is not None and not names_option(self.module, "indices"):
+            unknown.append("indices")  # the user's, of which the model's own function may know nothing
         if unknown:
             hint = "Such attention can't be told by softmax(q kᵀ · scale) v with a mask, a bias, a cap and sinks."
             raise ModelError(name, "attention arguments that softmap knows", ", ".join(sorted(unknown)), hint)
@@ -167,10 +179,34 @@ class Call:
             got = f"sinks of shape {tuple(sinks.shape)}"
             raise ModelError(name, "one sink for each head", got, "Other sinks are not known to softmap.")
         sizes = self.q.shape[2], self.k.shape[2]
+        self._check_tensors(name)
         if isinstance(self.mask, ModelMask) and (len(self.mask.rows), len(self.mask.keys)) != sizes:
             got = f"one of {len(self.mask.rows)} x {len(self.mask.keys)}"
             hint = "The model changes its keys after it has asked for a mask, which is not known to softmap."
             raise ModelError(name, f"a mask of {sizes[0]} x {sizes[1]}, as q and k have it", got, hint)
+
+    def _check_tensors(self, name: str) -> None:
+        """Refuse a mask that has been written to, and arrays of keys that fit no query."""
+        (batch, heads, queries, _), keys = self.q.shape, self.k.shape[2]
+        if isinstance(self.mask, ModelMask) and self.mask.is_written_to:
+            hint = "softmap can't follow what is written into a mask in place."
+            raise ModelError(name, "a mask that is read", "one that the model has written to", hint)
+        if isinstance(self.mask, torch.Tensor):
+            shape = self.mask.shape
+            fits = [size in (1, own) for size, own in zip(shape, (batch, heads, queries), strict=False)]
+            if len(shape) != 4 or not all(fits) or not (shape[3] == 1 or shape[3] >= keys):
+                expected = f"a mask of shape {(batch, heads, queries, keys)}, or 1 in place of these"
+                hint = "Such a mask is not known to softmap."
+                raise ModelError(name, expected, f"shape {tuple(shape)}", hint)
+        chosen = self.options.get("indices")
+        if chosen is not None and (chosen.ndim != 3 or chosen.shape[:2] != (batch, queries)):
+            hint = "Such a choice of keys is not known to softmap."
+            raise ModelError(name, f"chosen keys ({batch}, {queries}, n)", f"shape {tuple(chosen.shape)}", hint)
+
+    @property
+    def plain(self) -> Callable[..., Any] | None:
+        """The model's own eager attention function; None where none is known."""
+        return self.eager or eager_function(self.module)
 
     @property
     def causal(self) -> bool:
@@ -188,6 +224,7 @@ class Call:
         rows: range,
         keys: range,
         own: range | None = None,
+        own_keys: range | None = None,
         *,
         trim: bool = True,
         shared: dict[Any, Any] | None = None,
@@ -199,6 +236,7 @@ class Call:
             rows: the positions of the queries.
             keys: the positions of the keys.
             own: the positions that are real tokens, of queries that are not those of the keys; else the mask's.
+            own_keys: likewise of the keys, where the mask is a tensor, which does not say so itself.
             trim: whether padding is left out.
             shared: where what is made of a mask is found again by the other layers that are handed the same.
         """
@@ -206,7 +244,10 @@ class Call:
         if isinstance(self.mask, ModelMask) and trim:
             real_keys = real_rows = self.mask.valid_range(item)
         real_rows = real_rows if own is None else own
-        rule, added = self._shared_rule(item, rows, keys, {} if shared is None else shared)
+        real_keys = real_keys if own_keys is None else own_keys
+        rule, added = self._shared_rule(
+            item, rows, keys, {} if shared is None else shared, None if own_keys is None else own
+        )
         if trim and self.positions is not None and looks_back(rule):  # a cache of fixed size has room for keys to come
             real_keys = _overlap(real_keys, range(rows.stop))
         some_rows, some_keys = _overlap(rows, real_rows), _overlap(keys, real_keys)
@@ -235,17 +276,30 @@ class Call:
         scale = self.options.get("scaling")
         return float(self.q.shape[-1] ** -0.5 if scale is None else scale)
 
-    def _shared_rule(self, item: int, rows: range, keys: range, shared: dict[Any, Any]) -> tuple[Rule, Tensor | None]:
-        """`_rule`, made once for all layers that are handed this mask."""
+    def _shared_rule(
+        self, item: int, rows: range, keys: range, shared: dict[Any, Any], own: range | None
+    ) -> tuple[Rule, Tensor | None]:
+        """`rule`, made once for all layers that are handed this mask."""
         if self.mask is None:
-            return self._rule(item, rows, keys)
+            return self._with_choice(self.rule(item, rows, keys), item, rows, keys)
+        if isinstance(self.mask, torch.Tensor) and self.mask.is_floating_point():
+            matrix = matrix_of(self.mask, item, len(rows), len(keys))
+            _, numbers = shared.setdefault((id(self.mask), item, rows, keys), (self.mask, Numbers(matrix)))
+            return self._with_choice(self._rule_of_numbers(numbers, item, rows, keys, shared, own), item, rows, keys)
         key = id(self.mask), item, rows, keys
-        if key not in shared:
-            shared[key] = self.mask, self._rule(item, rows, keys)  # with the mask, so that its id stays its own
+        if key not in shared:  # with the mask, so that its id stays its own
+            shared[key] = self.mask, self.rule(item, rows, keys)
         made: tuple[Rule, Tensor | None] = shared[key][1]
-        return made
+        return self._with_choice(made, item, rows, keys)
 
-    def _rule(self, item: int, rows: range, keys: range) -> tuple[Rule, Tensor | None]:
+    def _with_choice(
+        self, made: tuple[Rule, Tensor | None], item: int, rows: range, keys: range
+    ) -> tuple[Rule, Tensor | None]:
+        """The rule, of which only those keys are left that an indexer chose."""
+        chosen = self.options.get("indices")
+        return made if chosen is None else (chosen_rule(made[0], chosen[item].detach(), rows, keys), made[1])
+
+    def rule(self, item: int, rows: range, keys: range) -> tuple[Rule, Tensor | None]:
         """Which key may be seen, and what a mask of numbers adds beyond that."""
         if isinstance(self.mask, ModelMask):
             rule = self.mask.rule(item)
@@ -255,17 +309,53 @@ class Call:
         if self.mask is None:
             rule = rule_without_mask(self.implementation, self.module, self.options, self.q.shape[2], len(keys))
             return rule, None
-        matrix = self.mask[item if len(self.mask) > 1 else 0, ..., : len(keys)].detach()
-        matrix = matrix.expand(-1, len(rows), -1)  # (heads or 1, queries, keys)
-        if matrix.dtype == torch.bool and len(matrix) == 1:
+        matrix = matrix_of(self.mask, item, len(rows), len(keys))
+        if len(matrix) == 1:
             return dense_rule(matrix[0], rows, keys), None
-        if matrix.dtype == torch.bool:
-            return EVERYTHING, torch.zeros_like(matrix, dtype=torch.float32).masked_fill_(~matrix, -torch.inf)
-        hidden = matrix <= torch.finfo(matrix.dtype).min / 2
-        plain = len(matrix) == 1 and not bool(matrix.masked_fill(hidden, 0).any())
-        if plain:
-            return dense_rule(~hidden[0], rows, keys), None
-        return EVERYTHING, matrix.float().masked_fill(hidden, -torch.inf)
+        return EVERYTHING, torch.zeros_like(matrix, dtype=torch.float32).masked_fill_(~matrix, -torch.inf)
+
+    def _rule_of_numbers(
+        self, numbers: Numbers, item: int, rows: range, keys: range, shared: dict[Any, Any], own: range | None
+    ) -> tuple[Rule, Tensor | None]:
+        """What of a mask of numbers is hidden, and what is added; made once for all layers that see the same.
+
+        Queries outside of `own` are left out, so what stands in their rows is of no matter.
+        """
+        hidden = numbers.hidden(self._bound(item))
+        key = "numbers", id(hidden), rows, keys, own
+        if key not in shared:
+            of_queries = hidden
+            if own is not None:
+                of_queries = torch.ones_like(hidden)
+                mine = _slice(_overlap(rows, own), rows)
+                of_queries[:, mine] = hidden[:, mine]
+            shared[key] = hidden, _rule_and_added(numbers.added, of_queries, rows, keys)
+        found: tuple[Rule, Tensor | None] = shared[key][1]
+        return found
+
+    def _bound(self, item: int) -> float:
+        """No scaled score of a sequence, with its bias, is larger than this or smaller than minus this."""
+        bound, bias = largest_score(self.q[item], self.k[item], self.scale), self._position_bias(item)
+        bound = min(bound, float(self.options.get("softcap") or torch.inf))
+        return bound if bias is None else bound + float(bias.abs().max())
+
+    def hides(self, item: int, rows: range, keys: range, real: tuple[range, range]) -> bool:
+        """Whether a mask that the model made itself hides all but the real keys from all the real queries.
+
+        Args:
+            item: the sequence's number in the batch.
+            rows: the positions of all queries.
+            keys: the positions of all keys.
+            real: the positions of those that are real tokens.
+        """
+        if not isinstance(self.mask, torch.Tensor):
+            return False
+        matrix = matrix_of(self.mask, item, len(rows), len(keys))
+        of_rows, of_keys = (_slice(_overlap(some, own), some) for some, own in zip((rows, keys), real, strict=True))
+        hidden = ~matrix if matrix.dtype == torch.bool else Numbers(matrix).hidden(self._bound(item))
+        outside = torch.ones(len(keys), dtype=torch.bool, device=hidden.device)
+        outside[of_keys] = False
+        return bool(hidden[:, of_rows][..., outside].all())
 
     def _position_bias(self, item: int) -> Tensor | None:
         bias = self.options.get("position_bias")
@@ -274,57 +364,20 @@ class Call:
         mine: Tensor = bias[item if len(bias) > 1 else 0].detach()
         return mine
 
-    def own_output(self, item: int, rows: range, keys: range, chosen: Tensor) -> Tensor | None:
-        """The output of the model's own attention function at some queries of a sequence, in float32; None without one.
 
-        Args:
-            item: the sequence's number in the batch.
-            rows: the positions of all queries.
-            keys: the positions of all keys.
-            chosen: which queries, (n,), numbers within `rows`.
-        """
-        function = own_function(self.implementation, eager_function(self.module))
-        if function is None:
-            return None
-        options = dict(self.options)
-        bias = options.get("position_bias")
-        if bias is not None:
-            options["position_bias"] = bias[item if len(bias) > 1 else 0][None, :, chosen].float()
-        q, k, v = (array[item][None].float() for array in (self.q, self.k, self.v))
-        strip = self._strip(item, rows, keys, chosen)
-        output: Tensor = function(self.module, q[:, :, chosen], k, v, strip, **options)[0]
-        return output[0].detach().transpose(0, 1)  # (n, heads, d_v) -> (heads, n, d_v)
+def matrix_of(mask: Tensor, item: int, queries: int, keys: int) -> Tensor:
+    """The part of a model's own mask that is one sequence's, (heads or 1, queries, keys)."""
+    return mask[item if len(mask) > 1 else 0, ..., :keys].detach().expand(-1, queries, keys)
 
-    def unmasked_output(self, item: int) -> Tensor | None:
-        """What the function that was found gives for one sequence by its own flag, in float32; None where a mask rules."""
-        function = without_mask(self.implementation)
-        if self.mask is not None or function is None:
-            return None
-        q, k, v = (array[item][None].float() for array in (self.q, self.k, self.v))
-        bias = self.options.get("position_bias")
-        mine = None if bias is None else bias[item if len(bias) > 1 else 0][None].float()
-        output: Tensor = function(self.module, q, k, v, None, **self.options | {"position_bias": mine})[0]
-        return output[0].detach().transpose(0, 1)  # (n, heads, d_v) -> (heads, n, d_v)
 
-    def _strip(self, item: int, rows: range, keys: range, chosen: Tensor) -> Tensor | None:
-        """What is added to the scores of some queries, (1, heads or 1, n, keys); bool as eager was given it."""
-        lowest = torch.finfo(torch.float32).min
-        if isinstance(self.mask, torch.Tensor):
-            strip = self.mask[item if len(self.mask) > 1 else 0].expand(-1, len(rows), -1)
-            strip = strip[:, chosen.to(self.mask.device)][None]
-            if strip.dtype == torch.bool and kind_of(self.implementation) != "eager":
-                strip = torch.zeros_like(strip, dtype=torch.float32).masked_fill(~strip, lowest)
-            return strip if strip.dtype == torch.bool else strip.float()
-        key = torch.arange(keys.start, keys.stop)
-        query = (chosen + rows.start)[:, None]
-        if isinstance(self.mask, ModelMask):
-            seen = self.mask.visible(item, query, key) & self.mask.padding(item, keys).visible(query, key - keys.start)
-        else:
-            rule = self._rule(item, rows, keys)[0]
-            if rule is EVERYTHING:
-                return None
-            seen = rule.build(rows, keys).visible(chosen[:, None], key - keys.start)
-        return torch.zeros_like(seen, dtype=torch.float32).masked_fill(~seen, lowest)[None, None].to(self.q.device)
+def _rule_and_added(matrix: Tensor, hidden: Tensor, rows: range, keys: range) -> tuple[Rule, Tensor | None]:
+    """A mask of numbers, (heads or 1, queries, keys), as a rule, and what is added beyond that."""
+    if len(matrix) == 1 and not bool(matrix.masked_fill(hidden, 0).any()):
+        return dense_rule(~hidden[0], rows, keys), None
+    added = matrix.float().masked_fill(hidden, -torch.inf)
+    if not hides_later(~hidden, rows, keys):
+        return EVERYTHING, added
+    return CAUSAL, added.masked_fill(later_keys(rows, keys, added.device), 0)
 
 
 def attend(piece: Piece, wanted: Wanted | None, problem: Problem) -> tuple[Tensor, kernels.Swept | None]:
@@ -369,24 +422,6 @@ def eager_function(module: nn.Module) -> Callable[..., Any] | None:
     """The plain attention function that stands beside the module's class, or a base's."""
     homes = (sys.modules[base.__module__] for base in type(module).__mro__)
     return next((home.eager_attention_forward for home in homes if hasattr(home, "eager_attention_forward")), None)
-
-
-def rows_to_compare(queries: int, keys: int) -> Tensor:
-    """All rows of a page; some of a longer matrix, the last among them."""
-    if queries <= PAGE and keys <= PAGE:
-        return torch.arange(queries)
-    chosen: Tensor = torch.linspace(0, queries - 1, min(queries, SAMPLE), dtype=torch.float64).round().long()
-    return chosen
-
-
-def tolerance(piece: Piece, own: Tensor, dtype: torch.dtype) -> float:
-    """How far an output may be from the model's own by rounding alone: that of float32 grows with the scores."""
-    longest = [float(array.float().norm(dim=-1).max()) for array in (piece.q, piece.k)]
-    scores = longest[0] * longest[1] * abs(piece.scale)
-    rounding = 2e-5 + 4 * torch.finfo(torch.float32).eps * scores
-    if dtype != torch.float32:
-        rounding += 4 * torch.finfo(dtype).eps
-    return min(rounding, 0.1) * max(1e-6, float(own.abs().max()))
 
 
 def _is_plain(problem: Problem) -> bool:

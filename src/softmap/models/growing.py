@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from softmap import biases
+from softmap import biases, masks
 from softmap.errors import ModelError
 from softmap.kernels.contract import Problem
 from softmap.masks.stacked import Run as Stretch
@@ -233,10 +233,16 @@ class Growing:
     def _stacked(self) -> Mask:
         if any(block.bias(self.path) is not None for block in self.blocks):
             raise ModelError(self.path, "no bias where several pictures are seen apart", "one", f"{ONE_BY_ONE}.")
+        masks_of = [block.mask() for block in self.blocks]
+        if all(repr(mask) == "full()" for mask in masks_of):
+            sizes = [[len(block.rows) for block in self.blocks], [len(block.keys) for block in self.blocks]]
+            ids = torch.arange(len(self.blocks))
+            of_rows, of_keys = (ids.repeat_interleave(torch.tensor(counts)) for counts in sizes)
+            return masks.documents(of_rows, None if sizes[0] == sizes[1] else of_keys)
         runs, first = [], 0
-        for block in self.blocks:
+        for block, mask in zip(self.blocks, masks_of, strict=True):
             keys = range(first, first + len(block.keys))
-            runs.append(Stretch(len(block.rows), keys, block.mask()))
+            runs.append(Stretch(len(block.rows), keys, mask))
             first = keys.stop
         return Stacked(tuple(runs), offset=0 if all(len(run.keys) == run.queries for run in runs) else None)
 

@@ -84,11 +84,6 @@ def is_causal(implementation: str | None, module: nn.Module, said: Any, queries:
     return bool(flag) and queries > 1
 
 
-def own_function(implementation: str | None, eager: Function | None) -> Function | None:
-    """The attention function that a call is compared with: the eager one, or where there is none the one found."""
-    return eager or without_mask(implementation)
-
-
 def without_mask(implementation: str | None) -> Function | None:
     """The attention function that was found, where it runs anywhere and decides by a flag what a call hides."""
     if kind_of(implementation) != "sdpa":
@@ -170,7 +165,7 @@ def check_mask(
 
 def for_all_queries(implementation: str | None, mask: ModelMask, queries: int) -> ModelMask:
     """A mask that was asked for one query, as it is added to the scores of all of them."""
-    if len(mask.rows) != 1 or queries == 1 or kind_of(implementation) not in ("eager", "sdpa"):
+    if len(mask.rows) != 1 or queries == 1 or kind_of(implementation) in ("flex", "flash"):
         return mask
     one = mask.rows.start
     function = mask.function

@@ -11,7 +11,7 @@ import contextlib
 import inspect
 import re
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,10 @@ from softmap.forking import Lock
 from softmap.models.attending import Call, attend
 from softmap.models.casting import as_cast, cast_dtype, undisturbed
 from softmap.models.compiling import uncompiled
+from softmap.models.defaults import seeing_defaults
+from softmap.models.faults import answering_for_itself
 from softmap.models.gradients import refuse_gradients
-from softmap.models.implementations import for_all_queries, leaves_mask_out
+from softmap.models.implementations import for_all_queries, kind_of, leaves_mask_out
 from softmap.models.masking import ModelMask
 from softmap.models.standing import (
     IMPLEMENTATION,
@@ -56,18 +58,31 @@ _OPENING = Lock()
 
 
 def _attend(
-    module: nn.Module, query: Any, key: Any, value: Any, attention_mask: Any = None, **options: Any
+    module: nn.Module,
+    query: Any,
+    key: Any,
+    value: Any,
+    attention_mask: Any = None,
+    *,
+    eager: Callable[..., Any] | None = None,
+    **options: Any,
 ) -> tuple[Any, Any]:
-    """The attention function: arrays (batch, heads, tokens, d) in, the output (batch, tokens, heads, d_v) out."""
-    call = Call(module, query, key, value, attention_mask, options)
+    """The attention function: arrays (batch, heads, tokens, d) in, the output (batch, tokens, heads, d_v) out.
+
+    `eager` is the function that the module would call by itself.
+    """
+    mask = attention_mask
+    if isinstance(mask, torch.Tensor) and mask.ndim < 4:
+        mask = mask[(None,) * (4 - mask.ndim)]
+    call = Call(module, query, key, value, mask, options, eager)
     recorder = _recorders.get(module)
     answer = None if recorder is None else _recorded(call, recorder)
     if answer is not None:
         return answer
-    standing, own = found_in(getattr(module, "config", None))[0], own_function(module)
+    standing, own = found_in(getattr(module, "config", None))[0], own_function(module, eager)
     if recorder is None and standing is not None:
         standing.refuse_new(module)
-    if own is not None and (not isinstance(attention_mask, ModelMask) or attention_mask.asked):
+    if own is not None and (not isinstance(mask, ModelMask) or mask.asked):
         return own(module, query, key, value, own_mask(module, attention_mask), **options)
     return _attend_unrecorded(call).transpose(1, 2).contiguous(), None
 
@@ -82,9 +97,7 @@ def _recorded(call: Call, recorder: Recorder) -> tuple[Any, Any] | None:
         try:
             refuse_gradients(call, path)
             call = _as_found(call, recorder)
-            recorder.cast, cast = cast_dtype(call.q.device.type), as_cast(call)
-            with undisturbed(call.q.device.type):
-                output = recorder.attend(cast)
+            output = _seen(call, recorder)
         except SoftmapError as error:
             if turns.keeps(error):
                 return None
@@ -96,6 +109,17 @@ def _recorded(call: Call, recorder: Recorder) -> tuple[Any, Any] | None:
                 recorder.weights_asked = False  # said once
                 warn_of_weights(path, call)
         return output.transpose(1, 2).contiguous(), None
+
+
+@answering_for_itself(lambda call, recorder: f"{recorder.name}, {recorder.paths[call.module]}")
+def _seen(call: Call, recorder: Recorder) -> torch.Tensor:
+    """The output of a call that is recorded, or of one by which a sequence of the batch is read by itself."""
+    recorder.cast, cast = cast_dtype(call.q.device.type), as_cast(call)
+    with undisturbed(call.q.device.type):
+        if not recorder.owners.is_reading:
+            return recorder.attend(cast)
+        recorder.owners.read(recorder.owners.begin_call(call.module), cast.q)
+        return _computed(cast)
 
 
 def _as_found(call: Call, recorder: Recorder) -> Call:
@@ -112,10 +136,13 @@ def _as_found(call: Call, recorder: Recorder) -> Call:
     return replace(call, mask=mask, implementation=implementation, places=places)
 
 
+@answering_for_itself(lambda call: type(call.module).__name__)
 def _attend_unrecorded(call: Call) -> torch.Tensor:
     name = type(call.module).__name__
     call.check(name)
     refuse_gradients(call, name)
+    if isinstance(call.mask, ModelMask):
+        call = replace(call, mask=for_all_queries(IMPLEMENTATION, call.mask, call.q.shape[2]))
     cast = as_cast(call)
     with undisturbed(call.q.device.type):
         return _computed(cast)
@@ -137,46 +164,41 @@ def _mask(**asked: Any) -> Any:
     """
     standing, implementation = found_in(asked.get("config"))
     if standing is None or implementation == IMPLEMENTATION:
-        return _model_mask(asked, **asked)
+        return _model_mask(implementation, asked)
     recorder = standing.recorder
     if recorder.turns.is_elsewhere():
         return mask_as_asked(implementation, asked)
-    mask = _model_mask(asked, **asked)
+    mask = _model_mask(implementation, asked)
     if isinstance(asked.get("attention_mask"), ModelMask) or not leaves_mask_out(implementation, asked):
         return mask
     recorder.left_out[id(asked["config"]), len(mask.rows), len(mask.keys)] = mask.rows, mask.keys
     return None
 
 
-def _model_mask(
-    asked: dict[str, Any],
-    *,
-    q_length: int,
-    kv_length: int,
-    q_offset: Any = 0,
-    kv_offset: Any = 0,
-    mask_function: Any,
-    attention_mask: torch.Tensor | ModelMask | None = None,
-    use_vmap: bool = False,
-    config: Any = None,
-    **_: Any,
-) -> ModelMask:
+@answering_for_itself(lambda _, asked: getattr(asked.get("config"), "model_type", "the model"))
+def _model_mask(implementation: str | None, asked: dict[str, Any]) -> ModelMask:
     """What the model asks for, as it asks for it. A mask that it has already stays as it is."""
-    if isinstance(attention_mask, ModelMask):
-        return attention_mask
-    first_row, first_key = int(q_offset), int(kv_offset)
+    given = asked.get("attention_mask")
+    if isinstance(given, ModelMask):
+        return given
+    valid = None if given is None else given.bool()
+    first_row, first_key = int(asked.get("q_offset", 0)), int(asked.get("kv_offset", 0))
     return ModelMask(
-        rows=range(first_row, first_row + q_length),
-        keys=range(first_key, first_key + kv_length),
-        function=mask_function,
-        valid=None if attention_mask is None else attention_mask.bool(),
-        by_element=use_vmap,
-        model=getattr(config, "model_type", "the model"),
-        asked=asked | {"q_offset": first_row, "kv_offset": first_key},  # a cache of fixed size counts its own up
+        rows=range(first_row, first_row + asked["q_length"]),
+        keys=range(first_key, first_key + asked["kv_length"]),
+        function=asked["mask_function"],
+        valid=valid,
+        by_element=asked.get("use_vmap", False),
+        model=getattr(asked.get("config"), "model_type", "the model"),
+        batch=int(asked.get("batch_size", 1)),
+        dtype=torch.bool if kind_of(implementation) == "sdpa" else asked.get("dtype", torch.float32),
+        device=torch.device(asked.get("device", "cpu")),
+        asked=asked | {"attention_mask": valid, "q_offset": first_row, "kv_offset": first_key},  # a cache may count on
     )
 
 
-AttentionInterface.register(IMPLEMENTATION, torch.compiler.disable(_attend))  # tracing the kernels takes minutes
+_ATTEND = torch.compiler.disable(_attend)  # tracing the kernels takes minutes
+AttentionInterface.register(IMPLEMENTATION, _ATTEND)
 AttentionMaskInterface.register(IMPLEMENTATION, torch.compiler.disable(_mask))
 
 
@@ -204,6 +226,7 @@ def standing_in(model: PreTrainedModel, recorder: Recorder) -> Iterator[None]:
         for module in modules:
             if isinstance(module, PreTrainedModel):
                 undo.callback(module.register_forward_pre_hook(_set_again(recorder, standing)).remove)
+        undo.enter_context(seeing_defaults(_ATTEND))
         undo.enter_context(uncompiled())
         undo.enter_context(torch.no_grad())
         yield
@@ -324,7 +347,9 @@ def _before(recorder: Recorder, standing: Standing) -> Any:
 
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         with recorder.turns.turn() as ours:
-            if ours and module in recorder.paths:  # a copy of the model has its hooks
+            if (
+                ours and module in recorder.paths and not recorder.owners.is_reading
+            ):  # a copy of the model has its hooks
                 standing.take_again([getattr(module, "config", None)])
                 _note(module, args, kwargs, recorder)
 

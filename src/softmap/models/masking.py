@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import getclosurevars
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from transformers.masking_utils import eager_mask, sdpa_mask
 
 from softmap import masks
-from softmap.errors import ModelError
 from softmap.masks.stacked import Run, Stacked
-from softmap.mechanism import PAGE
+from softmap.models.tensorlike import TensorLike
 
 if TYPE_CHECKING:
     from jaxtyping import Bool
@@ -29,16 +29,14 @@ if TYPE_CHECKING:
 
     MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
+NEVER_SKIPPED = {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+"""Options of a mask function by which it makes a mask where none is needed too."""
 SAMPLE = 8
 """Rows on which a mask is compared with the function that it was made of."""
 
 
-class MaskUseError(ModelError, AttributeError):
-    """A use of a mask that it is not for. Who only asks whether it has an attribute, by `hasattr`, learns that it has not."""
-
-
 @dataclass(frozen=True, eq=False)
-class ModelMask:
+class ModelMask(TensorLike):
     """A mask as a model asked for it, of a whole batch. Positions count from the start of the sequence.
 
     Attributes:
@@ -48,7 +46,10 @@ class ModelMask:
         valid: which keys are real tokens, (batch, positions), or None for all; beyond its end none is.
         by_element: whether the function wants single numbers, not tensors of them.
         model: the kind of model that asks, as errors name it.
-        asked: all that it asks with, of which another implementation would make its mask; empty where nobody knows.
+        batch: how many sequences there are, where `valid` does not say it.
+        dtype: that of the tensor that the model's own mask function would make.
+        device: where that would be.
+        asked: all that it asks with, of which a mask function makes its tensor; empty where nobody knows.
     """
 
     rows: range
@@ -57,16 +58,44 @@ class ModelMask:
     valid: Bool[Tensor, "batch positions"] | None
     by_element: bool
     model: str = "the model"
+    batch: int = 1
+    dtype: torch.dtype = torch.float32
+    device: torch.device = torch.device("cpu")  # noqa: RUF009  # it never changes
     asked: Mapping[str, Any] = field(default_factory=dict)
-    ndim = 4  # as the tensor has that others make of it
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
+    def shape(self) -> torch.Size:
         """That of the tensor: (batch, 1, queries, keys)."""
-        return 1 if self.valid is None else len(self.valid), 1, len(self.rows), len(self.keys)
+        return self.outline.shape
 
-    def __radd__(self, added: Tensor) -> Tensor:
-        """A model's own bias with this mask, as numbers to add to the scores.
+    @property
+    def outline(self) -> Tensor:
+        batch = self.batch if self.valid is None else len(self.valid)
+        return torch.empty(batch, 1, len(self.rows), len(self.keys), dtype=self.dtype, device="meta")
+
+    def make(self) -> Tensor:
+        of_booleans = self.dtype == torch.bool
+        if self.asked:
+            function = sdpa_mask if of_booleans else eager_mask
+            made: Tensor = function(**{"batch_size": 1, **self.asked, **NEVER_SKIPPED})
+            return made
+        seen = self.seen().to(self.device)
+        if of_booleans:
+            return seen
+        return torch.zeros_like(seen, dtype=self.dtype).masked_fill(~seen, torch.finfo(self.dtype).min)
+
+    def seen(self) -> Bool[Tensor, "batch 1 queries keys"]:
+        """Which query sees which key, of every sequence: a matrix."""
+        query = torch.arange(self.rows.start, self.rows.stop)[:, None]
+        key = torch.arange(self.keys.start, self.keys.stop)
+        each = [
+            self.visible(item, query, key) & self.padding(item, self.keys).visible(query, key - self.keys.start)
+            for item in range(self.shape[0])
+        ]
+        return torch.stack(each)[:, None]
+
+    def added_to(self, numbers: Tensor) -> Tensor:
+        """A model's own bias with this mask, as numbers to add to the scores; itself where nothing is hidden.
 
         Raises:
             ModelError: it would be larger than a page.
@@ -76,48 +105,12 @@ class ModelMask:
             for item in range(self.shape[0])
         )
         if full:
-            return added
-        if max(self.shape[2:]) > PAGE:
-            self._refuse("a bias added to it that hides keys")
-        query, key = (
-            torch.arange(self.rows.start, self.rows.stop)[:, None],
-            torch.arange(self.keys.start, self.keys.stop),
+            return numbers
+        self.refuse_beyond_a_page("a bias added to it, in the place")
+        hidden = ~self.seen().to(numbers.device)
+        return numbers + torch.zeros_like(hidden, dtype=numbers.dtype).masked_fill(
+            hidden, torch.finfo(numbers.dtype).min
         )
-        seen = [
-            self.visible(item, query, key) & self.padding(item, self.keys).visible(query, key - self.keys.start)
-            for item in range(self.shape[0])
-        ]
-        lowest = torch.finfo(added.dtype).min
-        hidden = ~torch.stack(seen)[:, None].to(added.device)  # (batch, 1, queries, keys)
-        return added + torch.zeros_like(hidden, dtype=added.dtype).masked_fill(hidden, lowest)
-
-    __add__ = __radd__
-
-    def contiguous(self) -> ModelMask:
-        """Itself: generation with a cache of fixed size asks for it."""
-        return self
-
-    def to(self, *where: Any, **options: Any) -> ModelMask:
-        """Itself, on whatever device: accelerate sends what a part of a model is given to where that part is.
-
-        Raises:
-            ModelError: it would be numbers of another kind.
-        """
-        if any(isinstance(each, torch.dtype) for each in (*where, *options.values())):
-            self._refuse("its to")
-        return self
-
-    def __getitem__(self, index: object) -> NoReturn:
-        self._refuse("its parts")
-
-    def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        self._refuse(f"its {name}")
-
-    def _refuse(self, what: str) -> NoReturn:
-        hint = "Its attention can't be seen without a matrix of queries x keys."
-        raise MaskUseError(self.model, "a mask that is handed on to the attention function", f"a use of {what}", hint)
 
     def valid_range(self, item: int) -> range:
         """The positions from the first real token of a sequence to its last; all, where nothing is said of them."""
@@ -183,9 +176,25 @@ def dense_rule(visible: Bool[Tensor, "queries keys"], rows: range, keys: range) 
     def build(some_rows: range, some_keys: range) -> Mask:
         inside = visible[some_rows.start - rows.start : some_rows.stop - rows.start]
         inside = inside[:, some_keys.start - keys.start : some_keys.stop - keys.start]
-        return masks.full() if bool(inside.all()) else masks.dense(inside)
+        if bool(inside.all()):
+            return masks.full()
+        triangle = torch.equal(inside, ~later_keys(some_rows, some_keys, inside.device))
+        return masks.causal(some_rows.start - some_keys.start) if triangle else masks.dense(inside)
 
-    return Rule(("dense", id(visible)), build)
+    name: tuple[Any, ...] = ("dense", id(visible))
+    return Rule(("and", CAUSAL.name, name) if hides_later(visible, rows, keys) else name, build)
+
+
+def hides_later(visible: Bool[Tensor, "*heads queries keys"], rows: range, keys: range) -> bool:
+    """Whether a matrix hides all later keys from each query, and is not just too early to have any."""
+    later = later_keys(rows, keys, visible.device)
+    return (rows.start > 0 or bool(later.any())) and not bool((visible & later).any())
+
+
+def later_keys(rows: range, keys: range, device: torch.device) -> Bool[Tensor, "queries keys"]:
+    """Which keys come after each query."""
+    query, key = (torch.arange(some.start, some.stop, device=device) for some in (rows, keys))
+    return key > query[:, None]
 
 
 def join(rules: Sequence[tuple[range, range, Rule]], keys: range) -> Mask:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from softmap.errors import ModelError, SoftmapError
 from softmap.models.continuing import PRUNED_SINCE, Run
 from softmap.models.entering import watching_calls
+from softmap.models.owners import Running
 from softmap.models.pictures import Seen
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ BATCHED = [
     "pixel_values",
     "input_features",
     "input_values",
+    "pixel_values_videos",
+    "past_values",
 ]
 """Arguments whose first axis counts sequences."""
 
@@ -145,6 +148,7 @@ class Reader:
         given = dict(zip(names, args, strict=False)) | kwargs
         batch = next((len(given[name]) for name in BATCHED if isinstance(given.get(name), torch.Tensor)), None)
         self.recorder.begin_run(self._run(batch, given))
+        self.recorder.owners.begin_run(Running(module, args, kwargs))
         asked = given.get("output_attentions")
         self.recorder.weights_asked = bool(module.config.output_attentions if asked is None else asked)
         self._read(given)
@@ -153,9 +157,13 @@ class Reader:
             self.seen.append(seen)
 
     def _after(self, module: Any, args: Any, output: Any) -> None:
-        if self.recorder.turns.leave():
-            self.failed |= output is None  # which no model gives, so that it stands for an exception
-            cache = None if self.recorder.turns.is_running() else _cache_of(output)
+        turns, owners = self.recorder.turns, self.recorder.owners
+        if not turns.leave() or owners.is_reading:
+            return
+        self.failed |= output is None  # which no model gives, so that it stands for an exception
+        if not turns.is_running():
+            owners.end_run()
+            cache = _cache_of(output)
             if cache is not None:
                 self.cache, self.cached = cache, _held(cache)
 
@@ -188,14 +196,14 @@ class Reader:
         if isinstance(ids, torch.Tensor) and given.get("encoder_outputs") is None:
             self.tokens.ids.append(ids.detach().cpu())
         if isinstance(mask, torch.Tensor) and mask.ndim == 2:
-            self.tokens.real = mask.detach().cpu().bool()
+            self.tokens.real = self.recorder.real["tokens"] = mask.detach().cpu().bool()
             if not self.encoder_decoder:  # text that looks at pictures
                 self.recorder.targets = self.tokens.ranges(mask.shape[1])
         target, target_mask = given.get("decoder_input_ids"), given.get("decoder_attention_mask")
         if isinstance(target, torch.Tensor):
             self.target.ids.append(target.detach().cpu())
         if isinstance(target_mask, torch.Tensor) and target_mask.ndim == 2:
-            self.target.real = target_mask.detach().cpu().bool()
+            self.target.real = self.recorder.real["target"] = target_mask.detach().cpu().bool()
             self.recorder.targets = self.target.ranges(target_mask.shape[1])
 
 

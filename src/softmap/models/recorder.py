@@ -8,18 +8,18 @@ calls in the next run of the model continues (a cache).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from softmap.errors import ModelError
-from softmap.mechanism import PAGE
-from softmap.models.attending import Call, Piece, attend, rows_to_compare, tolerance
+from softmap.models.attending import Call, Piece, attend
+from softmap.models.comparing import compare
 from softmap.models.continuing import Run, key_in_cache
 from softmap.models.growing import Block, Growing
-from softmap.models.implementations import kind_of
 from softmap.models.keeping import wanted_of
+from softmap.models.owners import Owners, Part
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,11 +31,12 @@ LayerKey = tuple["nn.Module", int]
 
 
 class Side(NamedTuple):
-    """The positions that a call's queries and keys have in one sequence, and which of the queries are real tokens."""
+    """The positions that a call's queries and keys have in one sequence, and which of them are real tokens, if known."""
 
     rows: range
     keys: range
     own: range | None
+    own_keys: range | None = None
 
 
 @dataclass(eq=False)
@@ -53,6 +54,8 @@ class Recorder:
         entered: what entered each layer the last time, where it is kept.
         batch: how many sequences there are; None as long as nobody said.
         targets: the positions of the real tokens that a decoder reads, of each sequence; None where nobody said.
+        real: which tokens of the texts "tokens" and "target" are no padding, (batch, tokens), where the model was told.
+        owners: whose the rows of a layer's batch are, where they are more than the sequences.
         shared: what was made of a mask of this run, for all layers that are handed the same.
         found: the attention function that the model was set to.
         left_out: positions of the queries and keys of masks that this run goes without, by configuration and sizes.
@@ -71,6 +74,8 @@ class Recorder:
     visits: dict[nn.Module, int] = field(default_factory=dict)
     batch: int | None = None
     targets: list[range] | None = None
+    real: dict[str, Tensor] = field(default_factory=dict)
+    owners: Owners = field(default_factory=Owners)
     shared: dict[Any, Any] = field(default_factory=dict)
     found: str | None = "softmap"
     left_out: dict[tuple[int, int, int], tuple[range, range]] = field(default_factory=dict)
@@ -101,6 +106,7 @@ class Recorder:
         self.visits.clear()
         self.shared.clear()
         self.left_out.clear()
+        self.real.clear()
         self._run += 1
         self.run = run
         if None not in (self.batch, run.batch) and run.batch != self.batch:
@@ -148,22 +154,28 @@ class Recorder:
         """
         path = self.paths[call.module]
         call.check(f"{self.name}, {path}")
+        number = self.owners.begin_call(call.module)
         key, again = self._key(call.module)
         layer = self._layer(key, call)
         keep = self._wants(key)
         output = call.q.new_zeros(*call.q.shape[:3], call.v.shape[3])
-        items = call.q.shape[0]
-        apart = again or (self.batch == 1 and items > 1)  # pictures of one sequence, each of which sees itself alone
-        for item in range(items):
-            growing = layer[0 if apart else item]
-            beside = apart and (again or item > 0)
+        parts, seen = self._parts(number, call), set[int]()
+        alone = again or len(parts) > self._sequences  # each sees itself alone
+        for item, owner, tokens in parts:
+            growing, beside = layer[owner], again or (alone and owner in seen)
+            seen.add(owner)
             if again and call.positions is not None:
                 got = "several in one run of the layer, on the same tokens"
                 hint = f"{type(call.module).__name__} makes its output of more than one softmax attention."
                 raise ModelError(f"{self.name}, {path}", "one attention", got, hint)
-            side = self._side(call, growing, item, beside, crossing=self.crossing[key])
-            piece = call.piece(item, side.rows, side.keys, side.own, shared=self.shared)
-            if (piece.rows, piece.keys) != (side.rows, side.keys):  # padding is computed, since some models pool there
+            side = self._side(call, growing, owner, beside, crossing=self.crossing[key])
+            if tokens is not None:
+                side = self._packed(call, side, tokens, f"{self.name}, {path}")
+            elif not alone:
+                side = self._without_padding(call, item, side, path, crossing=self.crossing[key])
+            piece = call.piece(item, side.rows, side.keys, side.own, side.own_keys, shared=self.shared)
+            trimmed = (piece.rows, piece.keys) != (side.rows, side.keys)
+            if trimmed and tokens is None:  # padding is computed, since some models pool there
                 whole = call.piece(item, side.rows, side.keys, trim=False, shared=self.shared)
                 output[item] = attend(whole, None, whole.problem)[0]
             if not piece.rows or not piece.keys:
@@ -193,17 +205,40 @@ class Recorder:
         self._last = key
         if key not in self.layers:
             self.batch = self.batch or call.q.shape[0]
-            if call.q.shape[0] != self.batch and self.batch != 1:
-                got = f"{call.q.shape[0]} sequences or pictures where the model was given {self.batch}"
-                hint = "softmap can't tell whose they are: record one sequence at a time."
-                raise ModelError(f"{self.name}, {self.paths[call.module]}", "one for each sequence", got, hint)
             self.layers[key] = [Growing(call.module, self.paths[call.module]) for _ in range(self.batch)]
             self.crossing[key] = call.module in self.cross
-        if call.q.shape[0] != self.batch and self.batch != 1:
-            found = replace(self.run, batch=call.q.shape[0])
-            path = f"{self.name}, {self.paths[call.module]}"
-            raise ModelError(path, f"{self.batch} sequences in each run of the model", *found.refuse_batch())
         return self.layers[key]
+
+    @property
+    def _sequences(self) -> int:
+        return self.batch or 1
+
+    def _parts(self, number: tuple[nn.Module, int], call: Call) -> list[Part]:
+        """What of a call's batch is each sequence's.
+
+        Raises:
+            ModelError: there are others than sequences, and whose they are can't be shown.
+        """
+        rows = call.q.shape[0]
+        if self._sequences in (rows, 1):
+            return [Part(row, row if rows == self._sequences else 0) for row in range(rows)]
+        parts = self.owners.of(number, call.q, self._sequences)
+        if parts is None:
+            got = f"{rows} sequences, windows or pictures where the model was given {self._sequences}"
+            hint = "softmap can't show whose they are: record one sequence at a time."
+            raise ModelError(f"{self.name}, {self.paths[call.module]}", "one for each sequence", got, hint)
+        return parts
+
+    def _packed(self, call: Call, side: Side, tokens: range, path: str) -> Side:
+        """Where the tokens of a sequence stand in a row that holds several.
+
+        Raises:
+            ModelError: they see those of others.
+        """
+        if len(side.rows) != len(side.keys) or not call.hides(0, side.rows, side.keys, (tokens, tokens)):
+            hint = "Record one sequence at a time."
+            raise ModelError(path, "sequences that see themselves only", "one that may see another", hint)
+        return side._replace(own=tokens, own_keys=tokens)
 
     def _settle(self, key: LayerKey | None) -> None:
         """Hand over a layer whose calls in this run are over."""
@@ -232,6 +267,8 @@ class Recorder:
             return Side(range(first, first + queries), key_range, own or range(first, first + queries))
         if call.positions is not None:
             return Side(*call.positions, None)
+        if before is not None and before.keys.start and keys == before.keys.stop + queries:  # padding was left out
+            return Side(range(before.keys.stop, keys), range(keys), None)
         if before is not None and keys == len(before.keys) + queries:
             return Side(
                 range(before.rows.stop, before.rows.stop + queries),
@@ -239,6 +276,22 @@ class Recorder:
                 None,
             )
         return Side(range(queries), range(keys), None)
+
+    def _without_padding(self, call: Call, item: int, side: Side, path: str, *, crossing: bool) -> Side:
+        """The same, knowing which tokens are real, where a mask that the model made itself hides the others."""
+        target = not crossing and "target" in self.real and "decoder" in path.rpartition(", ")[2].lower()
+        real = self.real.get("target" if target else "tokens")
+        if not isinstance(call.mask, torch.Tensor) or real is None or real.shape != (call.q.shape[0], side.keys.stop):
+            return side
+        places = real[item].nonzero()[:, 0]
+        if not len(places) or side.keys.start:
+            return side
+        of_keys = range(int(places[0]), int(places[-1]) + 1)
+        rows = side.own if crossing else of_keys
+        if rows is None or (not crossing and side.rows.stop != side.keys.stop):
+            return side
+        hidden = call.hides(item, side.rows, side.keys, (rows, of_keys))
+        return side._replace(own=rows, own_keys=of_keys) if hidden else side
 
     def _take(
         self, call: Call, growing: Growing, item: int, piece: Piece, side: Side, *, beside: bool, keep: bool
@@ -254,7 +307,14 @@ class Recorder:
         if keep and first and self.keeping.statistics is not None:
             wanted = wanted_of(self.keeping.statistics, problem, piece.v)
         output, swept = attend(piece, wanted, problem)
-        self._compare(call, growing, item, piece, side, output, path)
+        inside = first and self.keeping.inside
+        if inside:
+            growing.x = self._entered(call, item, piece, side)
+        compared = compare(call, item, piece, side.rows, side.keys, output, path)
+        if compared is not None:
+            growing.difference = max(compared.difference, growing.difference or 0.0)
+            if inside:
+                growing.own, growing.compared = compared.own, compared.chosen
         if first and growing.own is not None and growing.own.shape[1] == output.shape[1]:
             output = growing.own.to(output.dtype)  # for its story the model runs as it does by itself
         if first or beside:
@@ -272,58 +332,3 @@ class Recorder:
         if x is None or x.ndim != 3 or x.shape[:2] != (call.q.shape[0], call.q.shape[2]):
             return None
         return x[item, piece.rows.start - side.rows.start : piece.rows.stop - side.rows.start]
-
-    def _compare(
-        self, call: Call, growing: Growing, item: int, piece: Piece, side: Side, output: Tensor, path: str
-    ) -> None:
-        """See how far the output is from that of the model's own function.
-
-        Raises:
-            ModelError: it is further than rounding goes.
-        """
-        first, spans = not growing.blocks, piece.problem.spans
-        chosen = rows_to_compare(len(piece.rows), len(piece.keys))
-        chosen = chosen[(spans.stop > spans.start)[chosen]]
-        if self.keeping.inside and first:
-            growing.x = self._entered(call, item, piece, side)
-        self._compare_unmasked(call, item, piece, side, output, path)
-        own = None
-        if len(chosen):
-            own = call.own_output(item, side.rows, side.keys, chosen + piece.rows.start - side.rows.start)
-        if own is None:
-            return
-        difference, most = float((output[:, chosen].float() - own).abs().max()), tolerance(piece, own, output.dtype)
-        growing.difference = max(difference, growing.difference or 0.0)
-        if self.keeping.inside and first:
-            growing.own, growing.compared = own, chosen
-        if not difference <= most:
-            raise _differs(call, path, "the output of the model's own attention function", difference, own)
-
-    def _compare_unmasked(self, call: Call, item: int, piece: Piece, side: Side, output: Tensor, path: str) -> None:
-        """Compare a page that came without a mask with what the function that was found gives without one.
-
-        Raises:
-            ModelError: it hides other keys.
-        """
-        if max(output.shape[1], len(piece.keys)) > PAGE or (piece.rows, piece.keys) != (side.rows, side.keys):
-            return
-        own = call.unmasked_output(item)
-        if own is None:
-            return
-        difference = float((output.float() - own).abs().max())
-        if not difference <= tolerance(piece, own, output.dtype):
-            raise _differs(call, path, f"the output of {call.implementation}", difference, own)
-
-
-def _differs(call: Call, path: str, expected: str, difference: float, own: Tensor) -> ModelError:
-    got = f"an output that differs by {difference:.1e}, where the largest number is {float(own.abs().max()):.1e}"
-    hint = f"{type(call.module).__name__} does something that softmap does not know."
-    if (
-        isinstance(call.mask, torch.Tensor)
-        and call.mask.dtype == torch.bool
-        and kind_of(call.implementation) == "eager"
-    ):
-        hint = (
-            "Eager attention adds a bool mask to the scores, as 0 and 1: give one of numbers, or set the model to sdpa."
-        )
-    return ModelError(path, expected, got, hint)

@@ -105,12 +105,19 @@ def found_in(config: Any) -> tuple[Standing | None, str | None]:
     return _found.get(id(config), (None, getattr(config, "_attn_implementation", IMPLEMENTATION)))
 
 
-def own_function(module: nn.Module) -> Callable[..., tuple[Any, Any]] | None:
-    """The function that a layer's model is set to where softmap only stands in; None where it is softmap for good."""
+def own_function(module: nn.Module, eager: Callable[..., Any] | None) -> Callable[..., tuple[Any, Any]] | None:
+    """The function that a layer's model is set to where softmap only stands in; None where it is softmap for good.
+
+    Args:
+        module: the layer.
+        eager: the plain function that it would call by itself.
+    """
     implementation = found_in(getattr(module, "config", None))[1]
     if implementation == IMPLEMENTATION:
         return None
-    own: Callable[..., tuple[Any, Any]] | None = AttentionInterface().get(implementation, eager_function(module))
+    own: Callable[..., tuple[Any, Any]] | None = AttentionInterface().get(
+        implementation, eager or eager_function(module)
+    )
     return own
 
 

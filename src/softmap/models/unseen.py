@@ -126,6 +126,7 @@ class Watch:
     @contextlib.contextmanager
     def watching(self, model: nn.Module) -> Iterator[None]:
         """Watch the model's runs in the block."""
+
         def runs(module: nn.Module, args: Any) -> None:
             self._runs(module)
 

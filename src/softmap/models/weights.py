@@ -6,7 +6,6 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from softmap.mechanism import PAGE
-from softmap.models.attending import eager_function
 from softmap.models.implementations import kind_of
 from softmap.models.masking import ModelMask
 from softmap.models.standing import mask_as_asked
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 def gives_weights(call: Call) -> bool:
     """Whether the model's own function would give weights: that of eager does."""
-    return kind_of(call.implementation) == "eager" and eager_function(call.module) is not None
+    return kind_of(call.implementation) == "eager" and call.plain is not None
 
 
 def is_a_page(call: Call) -> bool:
@@ -29,7 +28,7 @@ def is_a_page(call: Call) -> bool:
 
 def own_answer(call: Call) -> tuple[Tensor, Any]:
     """The output (batch, queries, heads, d_v) of the model's own eager function, and its weights, to the bit."""
-    function = eager_function(call.module)
+    function = call.plain
     assert function is not None
     mask = mask_as_asked(call.implementation, call.mask.asked) if isinstance(call.mask, ModelMask) else call.mask
     answer: tuple[Tensor, Any] = function(call.module, call.q, call.k, call.v, mask, **call.options)

@@ -56,6 +56,7 @@ def read_mask(entry: Entry, queries: int, keys: int, arrays: Arrays) -> Mask:
     Raises:
         RecordingError: it is none, or does not fit the layer.
     """
+    _check_parts(entry)
     mask = _read_mask(entry, (queries, keys), arrays, "mask", _DEPTH)
     entry.making(lambda: mask.check(queries, keys))
     return mask
@@ -149,6 +150,21 @@ _WRITE: dict[type[Mask], Callable[[Any], tuple[Json, dict[str, Tensor]] | None]]
     kinds.Dense: _write_dense,
     kinds.Runs: lambda mask: ({"kind": "runs", "offset": mask.offset}, {"edges": mask.edges}),
 }
+
+
+def _check_parts(entry: Entry) -> None:
+    """Refuse a composition of too many masks, or too deep, before any of them is read."""
+    waiting, parts = [(entry.value, 0)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        inside = value.get("of") if isinstance(value, dict) else None
+        if isinstance(inside, list):
+            waiting += [(part, depth + 1) for part in inside[: base.PARTS + 1]]
+        else:
+            parts += 1
+        if parts + len(waiting) > base.PARTS or depth > _DEPTH:
+            got = f"more than {base.PARTS} masks" if depth <= _DEPTH else f"more than {_DEPTH} in each other"
+            raise entry.error(f"at most {base.PARTS} masks composed to one, at most {_DEPTH} in each other", got)
 
 
 def _read_mask(entry: Entry, shape: tuple[int, int], arrays: Arrays, name: str, depth: int) -> Mask:
