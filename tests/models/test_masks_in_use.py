@@ -15,6 +15,7 @@ from softmap.errors import ModelError
 from softmap.mechanism import PAGE
 from softmap.models import attending
 from softmap.models.chosen import chosen_strip, runs_of
+from softmap.models.implementations import for_all_queries
 from softmap.models.interface import _mask, _model_mask
 from softmap.models.masking import ModelMask
 from softmap.models.numbers import Numbers
@@ -58,7 +59,7 @@ def test_mask_does_what_the_tensor_of_the_models_own_mask_function_does(use):
 
 
 def test_model_that_was_set_to_sdpa_is_given_booleans():
-    mask = _model_mask("sdpa", **asked(attention_mask=VALID))
+    mask = _model_mask("sdpa", asked(attention_mask=VALID))
     assert mask.dtype == torch.bool
     own = library.sdpa_mask(**asked(attention_mask=VALID.bool()), allow_is_causal_skip=False)
     assert torch.equal(mask & torch.ones(4, 4, dtype=torch.bool), own)
@@ -106,10 +107,10 @@ def test_writing_into_a_part_of_a_mask_is_noticed():
 
 
 def test_mask_of_one_row_holds_for_all_queries():
-    mask = _mask(**asked(1, 4, q_offset=2, attention_mask=VALID)).for_queries(3)
+    mask = for_all_queries("sdpa", _mask(**asked(1, 4, q_offset=2, attention_mask=VALID)), 3)
     assert isinstance(mask, ModelMask)
     assert torch.equal(mask.seen()[0, 0], torch.tensor([[True, True, False, False]] * 3))
-    both_ways = _mask(**asked(1, 4, mask_function=library.bidirectional_mask_function)).for_queries(3)
+    both_ways = for_all_queries("eager", _mask(**asked(1, 4, mask_function=library.bidirectional_mask_function)), 3)
     assert repr(both_ways.rule(0).build(both_ways.rows, both_ways.keys)) == "full()"
 
 
@@ -143,6 +144,7 @@ def test_bounds_between_which_no_number_lies_read_a_mask_once():
 def test_mask_of_a_models_own_numbers_is_causal_and_trims_padding(hidden):
     entry = BY_NAME["kosmos-2, its text"]
     model, inputs = entry.make()
+    model.set_attn_implementation("sdpa")
     seen = torch.ones(21, 21).tril().bool() & inputs["attention_mask"].bool()[:, None]
     model.model._prepare_decoder_attention_mask = lambda *_: torch.zeros(2, 1, 21, 21).masked_fill(
         ~seen[:, None], hidden
@@ -150,6 +152,10 @@ def test_mask_of_a_models_own_numbers_is_causal_and_trims_padding(hidden):
     recorded = softmap.record(inputs, model)
     assert [len(sequence.tokens) for sequence in recorded.sequences] == [21, 16]
     assert {repr(layer.mask) for layer in recorded.sequences[1].layers} == {"causal(offset=0)"}
+    if hidden == -torch.inf:  # of which eager attention makes NaN where nothing is seen, and the next layer's keys
+        model.set_attn_implementation("eager")
+        with pytest.raises(ModelError, match="finite numbers in q and k"):
+            softmap.record(inputs, model)
 
 
 @pytest.mark.parametrize("name", ["kosmos-2, its text", "layoutlm", "markuplm"])

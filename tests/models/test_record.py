@@ -14,7 +14,7 @@ import softmap
 from softmap.errors import ModelError, RecordingError, SoftmapError
 from softmap.matrix.lookup import STRIP
 from softmap.models import LoadedModel
-from softmap.models.attending import SAMPLE
+from softmap.models.comparing import SAMPLE
 from softmap.models.record import record_inside
 from softmap.shares import measure_shares, tellable
 from softmap.telling import compare, steps_of

@@ -510,7 +510,7 @@ ENTRIES = (
     ),
     text("gptj", "right", "code of its own", rotary_dim=4, refused="GPTJAttention"),
     text("diffllama", "left", "the difference of two softmaxes", num_key_value_heads=2, refused="DiffLlamaAttention"),
-    Entry("swin", "windows in place of sequences", _swin, "8 sequences or pictures"),
+    Entry("swin", "windows in place of sequences", _swin, "expected no bias where several pictures are seen apart"),
     encoder_decoder("longt5", "blocks, code of its own", width=0.15, refused="LongT5LayerLocalSelfAttention", **T5),
     text("mamba", "left", "no softmax attention", refused="MambaModel"),
     text("fnet", "", "no softmax attention", refused="FNetModel"),

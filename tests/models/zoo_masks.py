@@ -116,7 +116,12 @@ UNUSUAL = (
     text("deepseek_v32", "right", "causal; an indexer chooses keys for each query", **INDEXER, **LATENT, **ROUTED),
     text("glm_moe_dsa", "left", "causal; an indexer chooses keys for each query", **INDEXER, **LATENT, **ROUTED),
     text("doge", "right", "causal; GQA, a bias made of values", num_key_value_heads=2),
-    Entry("t5gemma2", "GQA, soft cap, window; a decoder sees its own text and the other in one", t5gemma2),
+    Entry(
+        "t5gemma2",
+        "GQA, soft cap, window; a decoder sees its own text and the other in one",
+        t5gemma2,
+        others="SiglipVisionModel",
+    ),
     Entry("timesfm", "time series, causal", timesfm),
     Entry("lasr_encoder", "sound, both ways", lasr),
     Entry(

@@ -8,7 +8,7 @@ calls in the next run of the model continues (a cache).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -24,6 +24,7 @@ from softmap.models.owners import Owners, Part
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from softmap.kernels.contract import Problem
     from softmap.models.keeping import Keeping
     from softmap.models.turns import Turns
 
@@ -177,7 +178,7 @@ class Recorder:
             trimmed = (piece.rows, piece.keys) != (side.rows, side.keys)
             if trimmed and tokens is None:  # padding is computed, since some models pool there
                 whole = call.piece(item, side.rows, side.keys, trim=False, shared=self.shared)
-                output[item] = attend(whole, None, whole.problem)[0]
+                output[item] = attend(whole, None, _finite(whole.problem, f"{self.name}, {path}"))[0]
             if not piece.rows or not piece.keys:
                 continue  # padding alone
             own_rows = slice(piece.rows.start - side.rows.start, piece.rows.stop - side.rows.start)
@@ -223,10 +224,14 @@ class Recorder:
         if self._sequences in (rows, 1):
             return [Part(row, row if rows == self._sequences else 0) for row in range(rows)]
         parts = self.owners.of(number, call.q, self._sequences)
+        path = f"{self.name}, {self.paths[call.module]}"
+        if parts is None and self.owners.running is None and self._run > 0:  # parts of the model, run by hand
+            found = replace(self.run, batch=rows)
+            raise ModelError(path, f"{self._sequences} sequences in each run of the model", *found.refuse_batch())
         if parts is None:
             got = f"{rows} sequences, windows or pictures where the model was given {self._sequences}"
             hint = "softmap can't show whose they are: record one sequence at a time."
-            raise ModelError(f"{self.name}, {self.paths[call.module]}", "one for each sequence", got, hint)
+            raise ModelError(path, "one for each sequence", got, hint)
         return parts
 
     def _packed(self, call: Call, side: Side, tokens: range, path: str) -> Side:
@@ -298,10 +303,7 @@ class Recorder:
     ) -> Tensor:
         """The output of one sequence's part of a call; what is wanted of it is kept."""
         path = f"{self.name}, {growing.path}"
-        problem = piece.problem
-        if float("inf") in (problem.largest_q, problem.largest_k):
-            hint = "The model computes something that is no number there; look at its weights and its dtype."
-            raise ModelError(path, "finite numbers in q and k", "NaN or infinity", hint)
+        problem = _finite(piece.problem, path)
         first = not growing.blocks
         wanted = None
         if keep and first and self.keeping.statistics is not None:
@@ -332,3 +334,15 @@ class Recorder:
         if x is None or x.ndim != 3 or x.shape[:2] != (call.q.shape[0], call.q.shape[2]):
             return None
         return x[item, piece.rows.start - side.rows.start : piece.rows.stop - side.rows.start]
+
+
+def _finite(problem: Problem, path: str) -> Problem:
+    """The problem.
+
+    Raises:
+        ModelError: q or k has NaN or infinity.
+    """
+    if float("inf") in (problem.largest_q, problem.largest_k):
+        hint = "The model computes something that is no number there; look at its weights, its mask and its dtype."
+        raise ModelError(path, "finite numbers in q and k", "NaN or infinity", hint)
+    return problem

@@ -5,7 +5,10 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from softmap.mechanism import PAGE
+from softmap.models.chosen import chosen_strip
 from softmap.models.implementations import kind_of
 from softmap.models.masking import ModelMask
 from softmap.models.standing import mask_as_asked
@@ -31,6 +34,10 @@ def own_answer(call: Call) -> tuple[Tensor, Any]:
     function = call.plain
     assert function is not None
     mask = mask_as_asked(call.implementation, call.mask.asked) if isinstance(call.mask, ModelMask) else call.mask
+    indices = call.options.get("indices")
+    if isinstance(mask, torch.Tensor) and indices is not None:  # a model set to eager hides the other keys in its mask
+        hidden = ~torch.stack([chosen_strip(each, torch.arange(len(each)), call.k.shape[2]) for each in indices])
+        mask = mask.masked_fill(hidden[:, None].to(mask.device), torch.finfo(call.q.dtype).min)
     answer: tuple[Tensor, Any] = function(call.module, call.q, call.k, call.v, mask, **call.options)
     return answer
 
