@@ -341,12 +341,13 @@ class Lookup:
 
     def _keep(self, heads: Sequence[int], rows: Int[Tensor, " n"], found: NDArray[np.float64]) -> None:
         """Keep what was not known: what is kept never changes, so that tiles taken at any time agree."""
-        kept, place = self._keeping(), (slice(None), np.array(heads)[:, None], rows.numpy())
+        highs, lows = self._keeping()
+        place = np.array(heads)[:, None], rows.numpy()
         with _KEEPING:
-            known = kept[place]
+            known = np.stack((highs[place], lows[place]))
             high, low = np.where(np.isnan(known[0]), found, known)
-            kept[(1, *place[1:])] = low  # the peak comes last: a row is known by it, and readers take no lock
-            kept[(0, *place[1:])] = high
+            lows[place] = low  # the peak comes last: a row is known by it, and readers take no lock
+            highs[place] = high
 
     def _kept_of(self, head: Int[Tensor, "*shape"], query: Int[Tensor, "*shape"]) -> tuple[Tensor, Tensor]:
         """Peak and log_total of rows that are known."""

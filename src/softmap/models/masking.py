@@ -76,8 +76,8 @@ class ModelMask(TensorLike):
     def make(self) -> Tensor:
         of_booleans = self.dtype == torch.bool
         if self.asked:
-            function = sdpa_mask if of_booleans else eager_mask
-            made: Tensor = function(**{"batch_size": 1, **self.asked, **NEVER_SKIPPED})
+            make: Callable[..., Any] = sdpa_mask if of_booleans else eager_mask
+            made: Tensor = make(**{"batch_size": 1, **self.asked, **NEVER_SKIPPED})
             return made
         seen = self.seen().to(self.device)
         if of_booleans:

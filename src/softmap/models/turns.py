@@ -73,7 +73,7 @@ class Turns:
 
     def is_running(self) -> bool:
         """Whether the thread that asks is in a run of the model, or of a part of it that says where its runs begin."""
-        return self._here.__dict__.get("depth", 0) > 0
+        return bool(self._here.__dict__.get("depth", 0))
 
     def generates(self, module: nn.Module, *_: object) -> None:
         """A model begins to generate. What it generates while it does is its own drafts, as with assistant_early_exit."""

@@ -218,7 +218,7 @@ class Watch:
 
     @property
     def _depth(self) -> int:
-        return self._here.__dict__.get("depth", 0)
+        return int(self._here.__dict__.get("depth", 0))
 
     def _leave(self, *, all_of_it: bool = False) -> None:
         before, self._here.depth = self._depth, 0 if all_of_it else max(0, self._depth - 1)
