@@ -44,7 +44,15 @@ def test_python_of_the_page_gives_what_the_page_says(page, tmp_path, monkeypatch
     assert result.failed == 0, "".join(told)
 
 
-@pytest.mark.parametrize("page", COMMANDS, ids=lambda page: str(page.relative_to(ROOT)))
+LONG = ("record.md", "see.md")
+"""Pages with commands that take ten seconds and more."""
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] * (page.name in LONG)) for page in COMMANDS],
+    ids=[str(page.relative_to(ROOT)) for page in COMMANDS],
+)
 def test_commands_of_the_page_run_one_after_the_other(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for command in COMMANDS[page]:

@@ -242,6 +242,7 @@ def command():
     assert [each.read_text(encoding="utf-8") for each in tmp_path.iterdir()] == ["before"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["time.sleep(60)", "hashlib.pbkdf2_hmac('sha256', b'x', b'y', 10**9)"])
 def test_recording_without_a_layer_is_removed_and_one_with_layers_can_be_opened(tmp_path, ending):
     code = f"""

@@ -91,7 +91,7 @@ def part_of(draw, n):
     return range(start, draw.draw(st.integers(start + 1, n)))
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(problems(), st.data())
 def test_every_answer_of_a_mask_agrees_with_its_booleans(problem, draw):
     mask, matrix = problem

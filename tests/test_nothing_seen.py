@@ -27,8 +27,7 @@ def nothing(count):
     return masks.dense(torch.zeros(count, count, dtype=torch.bool))
 
 
-@pytest.mark.parametrize("language", ["en", "zh"])
-@pytest.mark.parametrize("count", [2, 9, 40])
+@pytest.mark.parametrize(("count", "language"), [(2, "zh"), (9, "en"), (40, "en")])
 @pytest.mark.parametrize("sinks", [False, True])
 @pytest.mark.filterwarnings("ignore:No font is installed")
 def test_story_of_a_layer_in_which_nothing_is_seen_says_so(tmp_path, count, language, sinks):

@@ -72,6 +72,7 @@ def test_shares_of_a_decoder_are_those_of_a_dense_computation(make_model, run_th
     assert (found.sum(axis=0).max() < 0.999) == has_sinks  # a sink takes its share of each row
 
 
+@pytest.mark.slow
 def test_shares_of_a_text_of_several_pages_are_those_of_a_dense_computation(make_model, make_tokenizer, run_through):
     tokenizer = make_tokenizer(limit=1200)
     loaded = make_model("roberta", tokenizer=tokenizer, max_position_embeddings=1202)

@@ -61,7 +61,7 @@ def rectangles(draw, dtypes):
 
 @every_kernel
 def test_cells_of_any_rectangle_are_those_of_the_whole_weights(kernel):
-    @settings(max_examples=120, deadline=None, suppress_health_check=CAREFULLY)
+    @settings(max_examples=60, deadline=None, suppress_health_check=CAREFULLY)
     @given(rectangles(DTYPES if kernel.name == "strips" else NARROW))
     def check(case):
         problem, head, rows, keys, cell = case

@@ -15,7 +15,7 @@ from softmap.errors import NonFiniteError
 from softmap.kernels import fused, gpu, reference, strips
 from softmap.kernels.contract import Grid, Problem, Statistics, Wanted
 
-EXAMPLES = 120  # of each property and kernel; the slow runs make DEEP
+EXAMPLES = 70  # of each property and kernel; the slow runs make DEEP
 DEEP = 1500
 INTERPRETED = 20  # times as long does an example take in Triton's interpreter
 CAREFULLY = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]

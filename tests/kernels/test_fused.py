@@ -332,6 +332,7 @@ def test_an_interrupt_stops_a_sweep_at_once_and_the_next_is_right(interrupts):
 # ---- memory
 
 
+@pytest.mark.slow
 @compiled
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 def test_too_little_memory_is_a_memory_error_and_a_small_sweep_works_afterwards():

@@ -34,8 +34,8 @@ def everything(v: torch.Tensor | None, queries: int, keys: int) -> Wanted:
     ],
     ids=repr,
 )
-@pytest.mark.parametrize("heads", [(1, 1), (4, 2), (6, 2)])
-@pytest.mark.parametrize("budget", [1, 300, 1000, 40_000, 70_000])
+@pytest.mark.parametrize("heads", [(1, 1), (6, 2)])
+@pytest.mark.parametrize("budget", [pytest.param(1, marks=pytest.mark.slow), 1000, 40_000, 70_000])
 def test_the_height_of_strips_does_not_matter(monkeypatch, mask, heads, budget):
     problem = Problem(normal(heads[0], 150, 8), normal(heads[1], 150, 8, seed=1), mask, 0.35, sinks=normal(heads[0]))
     wanted = everything(normal(heads[1], 150, 4, seed=2), 150, 150)

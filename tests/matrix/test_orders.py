@@ -203,7 +203,7 @@ def test_threads_that_ask_at_once_get_the_same_numbers():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("size", [1.0, 1e2, 1e3, 1e4, 1e6, 1e8, 1e12, 1e18, 1e30])
+@pytest.mark.parametrize("size", [1e3, 1e6, 1e8, 1e12, 1e30])
 @pytest.mark.parametrize(
     "first", [lambda m: m.row(47), lambda m: m.diagonal(-1), lambda m: m.summary(), lambda m: None]
 )

@@ -45,6 +45,7 @@ TEXTS = {
     "a garden path": "The horse raced past the barn fell.",
     "a page of prose": LICENSE.read_text(),
 }
+QUICK = ("accents", "no spaces", "a separator", "white space", "a page of prose")
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,10 @@ def differences(rec, attentions):
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+@pytest.mark.parametrize(
+    "text",
+    [pytest.param(text, id=name, marks=[pytest.mark.slow] * (name not in QUICK)) for name, text in TEXTS.items()],
+)
 def test_weights_and_output_are_those_of_eager_attention(bundled, with_attention, largest, text, implementation):
     rec, attentions = with_attention(bundled, text, implementation)
     assert len(rec) == 6

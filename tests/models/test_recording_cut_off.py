@@ -71,6 +71,7 @@ def test_recorder_that_is_killed_leaves_its_complete_layers(whole, tmp_path):
     assert len(found) > 3  # moments that differ
 
 
+@pytest.mark.slow
 def test_full_disk_is_told_as_such_and_what_was_written_opens(tmp_path):
     path = tmp_path / "run.softmap"
     command = [sys.executable, "-c", RECORDER, str(path), "300000"]

@@ -149,6 +149,7 @@ def test_record_checked_against_the_model_as_it_is_loaded(name):
     assert softmap.record(unpadded(inputs), model, check=True).origin.checked <= CHECKED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in RECORDED if "indexer" not in BY_NAME[name].remarks])
 def test_bfloat16_is_as_close_to_exact_weights_as_eager_attention_is(name):
     model, inputs = BY_NAME[name].make()

@@ -84,6 +84,7 @@ def memory(tmp_path_factory):
 LAYER = (16 + 4 + 4) * 16384 * 64 * 4
 
 
+@pytest.mark.slow
 def test_opening_reads_none_of_the_arrays(memory):
     assert memory["grown by opening"] < 4 << 20
 

@@ -156,7 +156,9 @@ def test_ctrl_c_ends_it_as_soon_as_the_address_is_there(folder):
         assert err.splitlines()[-1] in (b"ended", b"interrupted")  # in an import it ends at once
 
 
-@pytest.mark.parametrize("asked", [{}, {"layer": 1}, {"head": 2}])
+@pytest.mark.parametrize(
+    "asked", [{}, *(pytest.param(each, marks=pytest.mark.slow) for each in ({"layer": 1}, {"head": 2}))]
+)
 def test_head_that_softmap_chose_is_said_with_the_reason_that_explain_gives(folder, asked):
     story = softmap.explain(softmap.load(folder), lang="en", **asked)
     options = [part for name, value in asked.items() for part in (f"--{name}", value)]

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from softmap.errors import ParameterError
+from softmap.kernels import fused, gpu, reach, reference, strips  # now: a child that is forked later may not be able to
+from softmap.kernels.contract import Wanted
 
 if TYPE_CHECKING:
-    from softmap.kernels.contract import Cell, Cells, Known, Problem, Statistics, Wanted
+    from softmap.kernels.contract import Cell, Cells, Known, Problem, Statistics
 
 VARIABLE = "SOFTMAP_KERNEL"
 UNMEASURED = f"with {VARIABLE}=gpu alone, until it was measured on a GPU"
@@ -55,8 +57,6 @@ def sweep(problem: Problem, wanted: Wanted) -> Swept:
         ParameterError: SOFTMAP_KERNEL names no kernel, or one that cannot serve.
         NonFiniteError: a bias of NaN or +∞ where a query sees a key, or scores beyond float64.
     """
-    from softmap.kernels import fused, reach, strips
-
     forced = os.environ.get(VARIABLE)
     with torch.no_grad(), torch.autocast(problem.q.device.type, enabled=False):
         if forced:
@@ -73,8 +73,6 @@ def sweep(problem: Problem, wanted: Wanted) -> Swept:
 
 def cells(problem: Problem, cell: Cell, known: Known, kernel: str) -> Cells:
     """Sum and maximum of each cell of a part of a matrix whose rows' logsumexp is known, by one of `cells_kernel`'s."""
-    from softmap.kernels import fused, gpu, reference, strips
-
     with torch.no_grad(), torch.autocast(problem.q.device.type, enabled=False):
         if kernel == "strips":
             return strips.cells(problem, cell, known)
@@ -94,9 +92,6 @@ def cells_kernel(problem: Problem) -> str:
     Raises:
         ParameterError: as `sweep`.
     """
-    from softmap.kernels import fused, gpu, reference
-    from softmap.kernels.contract import Wanted
-
     first, forced = first_choice(), os.environ.get(VARIABLE)
     if first == "strips":
         return first
@@ -109,8 +104,6 @@ def cells_kernel(problem: Problem) -> str:
 
 def report() -> list[Report]:
     """Every kernel by the name that SOFTMAP_KERNEL takes, the fastest first, and whether it is usable here."""
-    from softmap.kernels import fused, gpu
-
     usable, no_gpu = fused.available(), gpu.missing()
     missing = "this build or this processor does not have it" if usable else fused.missing()
     return [
@@ -130,8 +123,6 @@ def first_choice() -> str:
     Raises:
         ParameterError: SOFTMAP_KERNEL names no kernel, or one that is not usable here.
     """
-    from softmap.kernels import fused, gpu
-
     name, usable = os.environ.get(VARIABLE), fused.available()
     if not name:
         return f"fused-{usable[0]}" if usable else "strips"
@@ -152,8 +143,6 @@ def first_choice() -> str:
 
 def _sweep_forced(problem: Problem, wanted: Wanted, name: str) -> Swept:
     """The kernel that SOFTMAP_KERNEL names, and never another."""
-    from softmap.kernels import fused, gpu, reach, reference, strips
-
     why, first = f"{VARIABLE}={name}", first_choice()
     if first in ("gpu", "reference", "strips"):
         kernel = {"gpu": gpu, "reference": reference, "strips": strips}[first]
@@ -174,8 +163,6 @@ def _sweep_forced(problem: Problem, wanted: Wanted, name: str) -> Swept:
 
 def _gpu_not_taken(problem: Problem, wanted: Wanted) -> str:
     """Why the GPU's kernels were not taken; empty where the arrays are not on a GPU of theirs."""
-    from softmap.kernels import gpu
-
     if problem.q.device.type != gpu.device_type():
         return ""
     return f"; gpu: {gpu.missing() or gpu.unsupported(problem, wanted) or UNMEASURED}"
@@ -183,8 +170,6 @@ def _gpu_not_taken(problem: Problem, wanted: Wanted) -> str:
 
 def _passed_over(best: str) -> str:
     """Which faster instruction sets were built and do not load, and why."""
-    from softmap.kernels import fused
-
     faster = {each: fused.broken(each) for each in INSTRUCTIONS[: INSTRUCTIONS.index(best)]}
     return "; ".join(f"fused-{each} {why}" for each, why in faster.items() if why)
 
@@ -201,6 +186,4 @@ def _refused(name: str, why: str) -> ParameterError:
 
 def _fused_refusal(problem: Problem, wanted: Wanted) -> str | None:
     """Why the fused kernel cannot serve; None where it can."""
-    from softmap.kernels import fused
-
     return fused.refusal(problem, wanted) if fused.available() else fused.missing()
