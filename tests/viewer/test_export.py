@@ -324,6 +324,14 @@ def test_float64_stays_float64():
     np.testing.assert_array_equal(held["q/0.1"], layer.q[1])
 
 
+@pytest.mark.parametrize(("size", "known"), [(1.0, True), (1e6, False)])
+def test_page_finds_the_logsumexp_of_large_scores_itself_in_its_own_rounding(size, known):
+    layer = make_layer(queries=600, scale=size)
+    held = Ingredients(layer, 0, (), Shared()).of_head(0)
+    assert np.isfinite(held["logsumexp/0.0"]).mean() == pytest.approx(float(known), abs=0.01)
+    assert np.isfinite(held["logsumexp/0.0/rest"]).mean() == pytest.approx(float(known), abs=0.01)
+
+
 def test_pieces_are_planes_of_bytes():
     numbers_ = np.array([[1.5, -2.0], [3.0, 1e-9]], dtype=np.float32)
     piece = pack("q/0.0", numbers_)

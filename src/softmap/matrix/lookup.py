@@ -141,7 +141,7 @@ class Lookup:
         """A head's rows as sweeps give them, with all that is known of these ones."""
         found = self._of_heads.get(head)
         if found is None:
-            sizes = None if self._all_small else self._sizes_of(head)
+            sizes = None if self._all_small else self.sizes_of(head)
             found = self._of_heads.setdefault(head, SweptRows(self.of_head(head), sizes))
         given = self._given.pop(head, None)
         if given is not None:
@@ -229,19 +229,19 @@ class Lookup:
         for each in head.unique().tolist():
             if self._largest(each) > LARGE:
                 own = (head == each).numpy()
-                found[own] = self._sizes_of(each)[query.numpy()[own]] > LARGE
+                found[own] = self.sizes_of(each)[query.numpy()[own]] > LARGE
         return found
 
     def _largest(self, head: int) -> float:
         """The size of the largest of a head's rows; 0 where it is known that it is not large."""
-        return 0.0 if self._all_small else float(self._sizes_of(head).max())
+        return 0.0 if self._all_small else float(self.sizes_of(head).max())
 
     @property
     def _all_small(self) -> bool:
         """Whether no score of any head can be large, at a glance."""
         return self.problem.rough_size <= LARGE
 
-    def _sizes_of(self, head: int) -> NDArray[np.float64]:
+    def sizes_of(self, head: int) -> NDArray[np.float64]:
         """How large the scores of a head's rows may be."""
         found = self._sizes.get(head)
         if found is None:

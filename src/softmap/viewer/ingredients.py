@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from softmap.errors import SoftmapError
+from softmap.kernels.sizes import LARGE
 from softmap.matrix.known import REUSED
 from softmap.matrix.without import without
 from softmap.mechanism import PAGE
@@ -166,7 +167,8 @@ def _wide(tensor: torch.Tensor) -> Float[Numbers, "tokens d"]:
 
 
 def _logsumexp(matrix: Any, head: int) -> Float[Numbers, " queries"]:
-    """Each row's, float64, nats; NaN where it is so large that the page has to find its own scores' one."""
+    """Each row's, float64, nats; NaN where its scores may be so large that the page has to find its own scores' one."""
     query = torch.arange(matrix.queries, device="cpu")
     found: Numbers = matrix._lookup.logsumexp(torch.full_like(query, head), query).numpy()
-    return np.where((np.abs(found) <= REUSED) | np.isneginf(found), found, np.nan)
+    small = (np.abs(found) <= REUSED) & (matrix._lookup.sizes_of(head) <= LARGE)
+    return np.where(small | np.isneginf(found), found, np.nan)

@@ -36,7 +36,8 @@ function makeHead({ queries = 11, keys = 11, size = 4, see = (i, j) => j <= i, l
     q: random(queries * size, 1),
     k: random(keys * size, 2),
     runs: { first: Int32Array.from(first), edges: Int32Array.from(edges) },
-    logsumexp: { all: unknown(), rest: unknown() },
+    peak: { all: unknown(), rest: unknown() },
+    above: { all: new Float64Array(queries), rest: new Float64Array(queries) },
     left: Uint8Array.from({ length: keys }, (_, j) => Number(left.includes(j))),
     ...of,
   };
@@ -112,7 +113,7 @@ test("a key that a bias hides has weight 0, and may be seen all the same", () =>
 
 test("a logsumexp that is known is not computed", () => {
   const head = makeHead();
-  head.logsumexp.all[3] = 5;
+  head.peak.all[3] = 5;
   assert.equal(lazy.logsumexp(head, 3, "all"), 5);
 });
 
@@ -185,4 +186,19 @@ test("some text is found in any case, over several words, once for each place", 
   assert.deepEqual(find("york,", units, true), [1]);
   assert.deepEqual(find("or", units, false), [1, 4]);
   assert.deepEqual(find("  ", units, true), []);
+});
+
+test("rows of scores at any size sum to 1, though their logsumexp can't tell two equal ones from one", () => {
+  for (const size of [1e2, 1e6, 1e12, 1e18, 1e30]) {
+    const head = makeHead({ see: () => true });
+    head.q = head.q.map((value) => value * size);
+    head.k.set(head.k.subarray(0, 4), 4); // keys 0 and 1 are the same
+    const row = new Float64Array(11);
+    for (let query = 0; query < 11; query++) {
+      lazy.weightsRow(head, query, 0, 11, "shown", row);
+      assert.ok(Math.abs(row.reduce((sum, weight) => sum + weight) - 1) < 1e-12);
+      assert.equal(row[0], row[1]);
+      assert.equal(lazy.weightAt(head, query, 1), row[1]);
+    }
+  }
 });

@@ -214,7 +214,8 @@ function createHeads(pieces, piece, layers, infoOf, levels) {
       sink: own.sinks ? own.sinks[head] : null,
       runs: runsOf((await pieces.read(/** @type {string} */ (own.mask))).data, queries),
       bias: bias && { values: bias.data, byDistance: bias.shape.length === 1 },
-      logsumexp: { all: await known(`logsumexp/${name}`), rest: await known(`logsumexp/${name}/rest`) },
+      peak: { all: await known(`logsumexp/${name}`), rest: await known(`logsumexp/${name}/rest`) },
+      above: { all: new Float64Array(queries), rest: new Float64Array(queries) },
     };
   }
 

@@ -17,8 +17,8 @@
  */
 
 /**
- * One head's ingredients. `logsumexp` is NaN where a row's is not known yet; `left` marks the keys that are left out
- * where sinks are not shown.
+ * One head's ingredients. A row's logsumexp is `peak` + `above`, apart since huge scores would swallow the second; `peak`
+ * is NaN where it is not known yet. `left` marks the keys that are left out where sinks are not shown.
  * @typedef {object} Head
  * @property {number} queries
  * @property {number} keys
@@ -30,7 +30,8 @@
  * @property {number | null} sink a learnt logit that takes a share of every row
  * @property {Runs} runs
  * @property {Bias | null} bias
- * @property {{all: Float64Array, rest: Float64Array}} logsumexp of all keys, and of those that are not left out
+ * @property {{all: Float64Array, rest: Float64Array}} peak of all keys, and of those that are not left out
+ * @property {{all: Float64Array, rest: Float64Array}} above
  * @property {Uint8Array} left
  */
 
@@ -139,16 +140,26 @@ function scaledRow(head, query, from, to, out) {
  * @param {"all" | "rest"} of
  */
 export function logsumexp(head, query, of) {
-  const known = head.logsumexp[of];
-  if (!Number.isNaN(known[query])) return known[query];
+  const [peak, above] = partsOf(head, query, of);
+  return peak + above;
+}
+
+/**
+ * A row's peak, and what its logsumexp is above that.
+ * @param {Head} head
+ * @param {number} query
+ * @param {"all" | "rest"} of
+ */
+function partsOf(head, query, of) {
+  const [peaks, above] = [head.peak[of], head.above[of]];
+  if (!Number.isNaN(peaks[query])) return [peaks[query], above[query]];
   const row = new Float64Array(head.keys);
   scaledRow(head, query, 0, head.keys, row);
   const seen = row.filter((value, key) => !Number.isNaN(value) && (of === "all" || head.left[key] === 0));
   const sink = head.sink ?? -Infinity;
   const peak = seen.reduce((largest, value) => Math.max(largest, value), sink);
-  if (peak === -Infinity) return (known[query] = -Infinity);
-  const sum = seen.reduce((total, value) => total + Math.exp(value - peak), Math.exp(sink - peak));
-  return (known[query] = peak + Math.log(sum));
+  if (peak > -Infinity) above[query] = Math.log(seen.reduce((sum, value) => sum + Math.exp(value - peak), Math.exp(sink - peak)));
+  return [(peaks[query] = peak), above[query]];
 }
 
 /**
@@ -163,11 +174,11 @@ export function logsumexp(head, query, of) {
 export function weightsRow(head, query, from, to, sinks, out) {
   if ("weights" in head) return knownRow(head, query, from, to, sinks, out);
   scaledRow(head, query, from, to, out);
-  const total = logsumexp(head, query, sinks === "rescaled" ? "rest" : "all");
+  const [peak, above] = partsOf(head, query, sinks === "rescaled" ? "rest" : "all");
   for (let key = from; key < to; key++) {
     const scaled = out[key - from];
     const hidden = Number.isNaN(scaled) || (sinks !== "shown" && head.left[key] === 1);
-    out[key - from] = hidden ? NaN : scaled === -Infinity ? 0 : Math.exp(scaled - total);
+    out[key - from] = hidden ? NaN : scaled === -Infinity ? 0 : Math.exp(scaled - peak - above);
   }
 }
 
@@ -192,7 +203,8 @@ function knownRow({ keys, weights, left }, query, from, to, sinks, out) {
  */
 export function weightAt(head, query, key) {
   const scaled = scaledAt(head, query, key);
-  return scaled === -Infinity ? 0 : Math.exp(scaled - logsumexp(head, query, "all"));
+  const [peak, above] = partsOf(head, query, "all");
+  return scaled === -Infinity ? 0 : Math.exp(scaled - peak - above);
 }
 
 /**
