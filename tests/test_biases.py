@@ -267,3 +267,8 @@ def test_repr_is_short():
     assert repr(biases.relative([[1.0, 2.0, 3.0]])) == "relative(1 heads, 3 distances)"
     assert repr(biases.dense(np.ones((2, 3)))) == "dense((2, 3))"
     assert repr(biases.from_function(max)) == "from_function(max)"
+
+
+def test_column_beyond_every_table_is_named_as_it_was_given():
+    with pytest.raises(ParameterError, match=str(2**62)):
+        biases.relative([[1.0, 2.0, 3.0]], zero=2**62)

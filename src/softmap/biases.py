@@ -310,5 +310,5 @@ def _read_zero(zero: int | None, shape: tuple[int, ...]) -> int:
         return width // 2
     column = read_count("zero", zero)
     if column >= width:
-        raise ParameterError("zero", f"a column of the table, 0 to {width - 1}", str(column), "It holds distance 0.")
+        raise ParameterError("zero", f"a column of the table, 0 to {width - 1}", str(zero), "It holds distance 0.")
     return column

@@ -214,3 +214,10 @@ def test_a_row_of_dots_that_takes_no_axis_keeps_arrays_apart_as_in_numpy(index):
     dense, m = by_hand(q, k).weights, AttentionMatrix(q, k)
     assert m[index].shape == dense[index].shape
     np.testing.assert_allclose(m[index], dense[index], rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("number", [np.uint64(2**64 - 1), np.array([2**64 - 1], dtype=np.uint64), 2**70])
+def test_number_beyond_int64_is_refused_as_it_is(number):
+    m = AttentionMatrix(torch.zeros(2, 5, 4), torch.zeros(2, 5, 4))
+    with pytest.raises(TileError, match=str(int(np.ravel(number)[0]))):
+        m[0, number]

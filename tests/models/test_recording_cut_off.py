@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import random
 import signal
 import subprocess
@@ -80,3 +82,23 @@ def test_full_disk_is_told_as_such_and_what_was_written_opens(tmp_path):
     assert "RecordingError" in run.stderr.splitlines()[-1]
     assert "a place that can be written to" in run.stderr.splitlines()[-1]
     assert not path.exists()  # not even one layer fitted
+
+
+@pytest.mark.parametrize(
+    ("syncs", "layers", "said"),
+    [(0, 0, "Nothing is left"), (3, 0, "Nothing is left"), (7, 1, "opens with partial=True")],
+)
+def test_recording_that_a_full_disk_ends_says_what_is_left_of_it(tmp_path, monkeypatch, syncs, layers, said):
+    path, sync, done = tmp_path / "run.softmap", os.fsync, []
+
+    def fill(descriptor):
+        if len(done) == syncs:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        done.append(sync(descriptor))
+
+    monkeypatch.setattr(os, "fsync", fill)
+    with pytest.raises(RecordingError, match=rf"a place that can be written to.*No space left.*{said}"):
+        softmap.record("I love learning", out=path)
+    assert path.exists() == bool(layers)
+    if layers:
+        assert len(softmap.load(path, partial=True)) == layers

@@ -150,7 +150,12 @@ def _read_array(item: Any) -> int | Tensor:
         if tensor.ndim == 0:
             raise TileError("index", "heads, queries and keys", "a single boolean", HINT)
         return tensor
-    return int(tensor) if tensor.ndim == 0 else tensor.to(torch.int64)
+    if tensor.ndim == 0:
+        return int(tensor.numpy())
+    highest = int(tensor.numpy().max(initial=0))
+    if highest > torch.iinfo(torch.int64).max:  # as int64 it would be counted from the end
+        raise TileError("index", "an array of whole numbers below 2^63", f"{highest}", HINT)
+    return tensor.to(torch.int64)
 
 
 def _axes_of(item: Entry | EllipsisType) -> int:

@@ -81,7 +81,7 @@ def record(
         ModelError: a model that can't be found, loaded, or seen into; the message names what would not be seen. An
             output that is not the model's own, where it is checked.
         ParameterError: an option outside the values it may take.
-        RecordingError: the place to write to is taken.
+        RecordingError: the place to write to is taken, or can't be written to.
     """
     keeping = read_keeping(layers, keep_values, statistics_only, summary, dtype)
     loaded = read_model(model, device, tokenizer)
@@ -230,7 +230,12 @@ def _writing(out: Any, origin: Origin) -> Iterator[Writer]:
 
     if not isinstance(out, str | os.PathLike):
         raise ParameterError("out", "the name of a folder", repr(out), 'As in out="run.softmap".')
-    with Writer(out, origin) as writer, unfinished(writer.discard_if_empty):
+    try:
+        opened = Writer(out, origin)
+    except OSError as error:
+        hint = "Choose another place. Nothing is left of it."
+        raise RecordingError(os.fspath(out), "a place that can be written to", str(error), hint) from error
+    with opened as writer, unfinished(writer.discard_if_empty):
         try:
             yield writer
         except BaseException:
