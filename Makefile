@@ -5,10 +5,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # Built with the tools of .venv, whose versions are fixed, and not in an environment that pip makes and throws away:
 # after a change in the C++ sources only what it touches is compiled again.
 INSTALL_HERE := $(INSTALL) --no-build-isolation --editable
-# One file of tests after another on each of two cores, with one thread of torch's each; what measures time then runs by
-# itself.
+# One file of tests after another on each of two cores; what measures time then runs by itself.
 QUICK := not slow and not browser and not gpu
-SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+SIDE_BY_SIDE := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 NPM := PATH="$(CURDIR)/$(BIN):$$PATH" npm --silent
 CPP := $(wildcard src/softmap/kernels/fused/*.cpp src/softmap/kernels/fused/*.h tests/native/*.cpp tests/native/*.h)
 # Apart from the rest: softmap needs it on a GPU alone, where torch brings it.
