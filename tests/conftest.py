@@ -22,7 +22,11 @@ for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", 
 os.environ |= {"HF_HOME": HOME, "HF_HUB_OFFLINE": "1"}  # read when transformers is first imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small matrices gain nothing from more, and lose where cores are shared
 
-for name in ("SIGINT", "SIGHUP", "SIGTERM"):  # a job in the background ignores them, and so would the commands it starts
+for name in (
+    "SIGINT",
+    "SIGHUP",
+    "SIGTERM",
+):  # a job in the background ignores them, and so would the commands it starts
     number = getattr(signal, name, None)
     if number is not None and signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, lambda *_: None)

@@ -145,7 +145,9 @@ def test_nothing_hostile_reaches_the_terminal(folder, command):
         json.loads(result.stdout)
 
 
-@pytest.mark.parametrize("option", ["html", "svg", "png", "pdf"])
+@pytest.mark.parametrize(
+    "option", ["html", "svg", *(pytest.param(each, marks=pytest.mark.slow) for each in ("png", "pdf"))]
+)
 @pytest.mark.parametrize("command", ["explain", "export"])
 @pytest.mark.filterwarnings("ignore:No font is installed")
 def test_nothing_hostile_reaches_a_file(folder, tmp_path, command, option):

@@ -262,6 +262,7 @@ MASKS = {
     strip=st.sampled_from([1, 20, 1 << 22]),
 )
 @settings(max_examples=120, deadline=None)
+@pytest.mark.slow
 def test_scores_are_those_of_loops_over_the_dense_matrix(
     ids, special, mask, kv_heads, seed, sinks, biased, summary, strip
 ):

@@ -424,7 +424,7 @@ def test_rows_that_start_at_any_address_are_read_right(instructions, dtype):
 
 @every_set
 @compiled
-@pytest.mark.parametrize("keys", [16_384, 16_385, 18_500])
+@pytest.mark.parametrize("keys", [16_385, *(pytest.param(keys, marks=pytest.mark.slow) for keys in (16_384, 18_500))])
 @pytest.mark.parametrize("mask", [masks.full(), arbitrary()], ids=["spans", "booleans"])
 def test_long_rows_whose_maxima_rise_have_the_reference_statistics(instructions, keys, mask):
     """Beyond 16,384 keys a strip goes by groups of 1,024, and rescales what it has at each higher maximum."""

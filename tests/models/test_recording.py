@@ -432,6 +432,7 @@ def test_keys_that_are_no_text_are_not_named_after_it(make_decoder):
     assert told == {("tokens", None)}
 
 
+@pytest.mark.slow
 def test_masks_that_a_user_makes_are_not_held_once_more_for_each_layer(make_decoder, tmp_path):
     import gc
 

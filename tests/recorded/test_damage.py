@@ -104,6 +104,7 @@ def test_whatever_is_damaged_is_refused(folder, name):
     load(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_without_checksums_the_form_is_still_what_the_manifest_says(folder, name):
     whole, expected = (folder / name).read_bytes(), load(folder)

@@ -115,6 +115,7 @@ def test_disk_that_is_full_ends_a_recording_and_leaves_what_was_complete(tmp_pat
 
 
 @pytest.mark.usefixtures("posix")
+@pytest.mark.slow
 def test_disk_that_does_not_take_the_manifest_leaves_the_one_before(tmp_path):
     layer = make_layer(queries=4000, heads=1, kv_heads=1, d_k=1, keep=("qk",), queries_of="tokens")
     sequence = RecordedSequence((layer,), make_tokens(4000))

@@ -178,6 +178,7 @@ def test_recording_of_no_layers_is_a_table_without_rows():
     assert to_arrow(replace(recording, sequences=recording.sequences * 2)).column_names[0] == "sequence"
 
 
+@pytest.mark.slow
 def test_without_pyarrow_it_is_said_how_to_get_it():
     code = "import sys; sys.modules['pyarrow'] = None; from softmap.recorded.tables import to_arrow; to_arrow(None)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

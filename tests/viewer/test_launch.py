@@ -199,6 +199,7 @@ def test_child_of_a_process_that_shows_a_map_ends_and_leaves_it_open(opened):
         assert Path(unquote(urlsplit(opened[0]).path)).exists()
 
 
+@pytest.mark.slow
 def test_view_ends_with_python():
     code = (
         "import sys; sys.path.insert(0, 'tests')\n"

@@ -170,6 +170,7 @@ def test_head_that_softmap_chose_is_said_with_the_reason_that_explain_gives(fold
     assert said.endswith(f"; {place}: {narrate(story)[0].sentences[-1]} Ctrl-C ends it.")
 
 
+@pytest.mark.slow
 def test_head_that_was_chosen_otherwise_than_explain_does_is_said_without_a_reason(tmp_path):
     make_recording(queries=700).save(tmp_path / "long.softmap")
     with Started(tmp_path / "long.softmap") as shown:
@@ -193,6 +194,7 @@ def test_text_is_recorded_and_shown(arguments, text, labels):
         assert found[1:-1] == labels
 
 
+@pytest.mark.slow
 def test_port_is_taken_at_its_word_and_said_to_be_taken(folder):
     with Started(folder) as shown:
         port = urlsplit(shown.url).port

@@ -126,6 +126,7 @@ def test_a_picture_stands_in_for_it_without_a_kernel(make_widget):
     assert "text/html" not in make_widget(make_recording(keep=("summary",)))._repr_mimebundle_()[0]
 
 
+@pytest.mark.slow
 def test_without_anywidget_the_error_says_what_to_install():
     code = "import sys; sys.modules['anywidget'] = None; import softmap.viewer.widget"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
