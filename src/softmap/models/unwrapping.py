@@ -68,15 +68,16 @@ def hint_at(given: Any) -> str:
 @contextlib.contextmanager
 def in_order_of_giving(given: Any) -> Iterator[None]:
     """Let sentence-transformers' ``encode`` take texts as they come: it sorts them by a length that it asks for."""
-    if not _is_of(given, "sentence_transformers", "BaseModel") or "_input_length" in vars(given):
+    name = next((name for name in ("_input_length", "_text_length") if hasattr(type(given), name)), None)
+    if not any(_is_of(given, "sentence_transformers", kind) for kind in _KIN) or name is None or name in vars(given):
         yield
         return
     numbers = count()
-    given._input_length = lambda _: -next(numbers)
+    setattr(given, name, lambda _: -next(numbers))
     try:
         yield
     finally:
-        del given._input_length
+        delattr(given, name)
 
 
 def _inside(given: Any) -> Unwrapped | None:
@@ -133,9 +134,18 @@ def _of_sentences(given: Any) -> Unwrapped:
     model = next(iter(found.values()))
     holders = (module for module in given.modules() if hasattr(module, "processor") or hasattr(module, "tokenizer"))
     holder = next((each for each in holders if each is not given and model in each.modules()), None)
-    reader = getattr(holder, "processor", None) or getattr(holder, "tokenizer", None)
-    prompt = given._resolve_prompt(None, None) if hasattr(given, "_resolve_prompt") else None
-    return Unwrapped(model, reader, prompt or "")
+    reader = (
+        getattr(holder, "processor", None) or getattr(holder, "tokenizer", None) or getattr(given, "tokenizer", None)
+    )
+    return Unwrapped(model, reader, _prompt_of(given) or "")
+
+
+def _prompt_of(given: Any) -> str | None:
+    """What is put before each text, where nothing else is asked for."""
+    if hasattr(given, "_resolve_prompt"):
+        prompt: str | None = given._resolve_prompt(None, None)
+        return prompt
+    return (getattr(given, "prompts", None) or {}).get(getattr(given, "default_prompt_name", None))  # before 5.4
 
 
 def _of_pipeline(given: Any) -> Unwrapped:
@@ -151,13 +161,15 @@ def _as_code(path: str) -> str:
     return "model" + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in path.split("."))
 
 
+_KIN = ("BaseModel", "SentenceTransformer", "CrossEncoder")
+"""What sentence-transformers calls its models; before its version 5.4 they have no base in common."""
 _WRAPPERS: dict[tuple[str, str], Callable[[Any], Unwrapped]] = {
     ("torch.nn.parallel", "DataParallel"): _of_parallel,
     ("torch.nn.parallel", "DistributedDataParallel"): lambda given: Unwrapped(given.module),
     ("torch._dynamo", "OptimizedModule"): lambda given: Unwrapped(given._orig_mod),
     ("peft", "PeftModel"): _of_adapters,
     ("peft", "PeftMixedModel"): lambda given: Unwrapped(given.base_model.model),
-    ("sentence_transformers", "BaseModel"): _of_sentences,
+    **{("sentence_transformers", kind): _of_sentences for kind in _KIN},
     ("transformers", "Pipeline"): _of_pipeline,
 }
 """The library and the class of each wrapper, and what looks into it."""
