@@ -48,7 +48,7 @@ def test_versions_threads_and_processor_are_those_of_this_process():
     found = info.look()
     assert found.softmap == softmap.__version__
     assert found.python == platform.python_version()
-    assert found.packages["torch"] == torch.__version__
+    assert torch.__version__.startswith(found.packages["torch"])  # a wheel may leave out for which CUDA it is
     assert found.threads == torch.get_num_threads()
     assert found.machine == platform.machine()
 

@@ -7,6 +7,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from softmap.errors import ArrayKindError, DtypeError, ParameterError, ShapeError
@@ -171,7 +172,7 @@ def read_answer(
 
 def _whole(value: Any) -> int | None:
     """The whole number that a value is, if it is one (True and False are not)."""
-    if isinstance(value, bool):
+    if isinstance(value, bool | np.bool_):
         return None
     try:
         return operator.index(value)

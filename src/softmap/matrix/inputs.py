@@ -116,11 +116,13 @@ def read_count(name: str, value: Any, least: int | None, hint: str) -> int:
         ParameterError: something else.
     """
     wanted = "a whole number" if least is None else f"a whole number of at least {least}"
+    if isinstance(value, bool | np.bool_):
+        raise ParameterError(name, wanted, repr(value), hint)
     try:
         number = operator.index(value)
     except TypeError as error:
         raise ParameterError(name, wanted, repr(value), hint) from error
-    if isinstance(value, bool) or (least is not None and number < least):
+    if (least is not None and number < least):
         raise ParameterError(name, wanted, repr(value), hint)
     return number
 
