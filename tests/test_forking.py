@@ -82,8 +82,8 @@ def test_a_child_of_a_process_whose_threads_compute_answers():
 
 @forks
 @pytest.mark.slow
-def test_sixty_children_answer():
-    assert fork(60) == str([0] * 60)
+def test_thirty_children_answer():
+    assert fork(30) == str([0] * 30)
 
 
 @forks
