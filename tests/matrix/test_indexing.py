@@ -226,6 +226,29 @@ def test_empty_arrays_take_nothing_as_in_numpy(m, index):
     assert taken.size == 0
 
 
+def test_tensor_of_one_number_keeps_its_axis_and_what_counts_as_a_number_has_none(m):
+    class Third:
+        def __index__(self):
+            return 3
+
+    assert m[0, torch.tensor([3])].shape == (1, 8)
+    np.testing.assert_array_equal(m[0, Third()], m[0, 3])
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32])
+def test_narrow_whole_numbers_reach_the_end_of_a_long_axis(dtype):
+    last = np.array([-1 if dtype != np.uint8 else 200], dtype=dtype)
+    (place,) = places(expand(last, (300,), AXES), (300,))
+    assert place.dtype == torch.int64
+    assert place.tolist() == [299 if dtype != np.uint8 else 200]
+
+
+def test_places_are_on_the_cpu_whatever_the_default_device():
+    with torch.device("meta"):
+        found = places(expand((0, 1, 2), (4, 6, 8), AXES), (4, 6, 8))
+    assert [place.device.type for place in found] == ["cpu"] * 3
+
+
 def test_a_result_of_more_than_a_gibibyte_is_refused_and_says_what_to_do():
     q = np.zeros((2, 20_000, 1), dtype=np.float32)
     m = AttentionMatrix(q, q)
