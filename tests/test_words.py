@@ -291,6 +291,8 @@ def plain_tokens(text, pieces, spans):
         ("ing", "##ing", "##ing"),
         (" for", "▁for", "▁for"),
         ("é", "<0xC3>", "<0xC3>"),
+        ("xyz", "Ã", "Ã"),  # a letter of the vocabulary, not a byte: the text has no such character
+        ("of", "Ġfor", "Ġfor"),  # and no such word
     ],
 )
 def test_token_is_shown_as_its_vocabulary_calls_it_but_bytes_as_the_text_has_them(text, piece, shown):
@@ -300,6 +302,11 @@ def test_token_is_shown_as_its_vocabulary_calls_it_but_bytes_as_the_text_has_the
 def test_special_token_is_shown_as_it_is_though_it_could_be_bytes():
     tokens = Tokens("", (), ("Ġ",), ((0, 0),), (None,), (True,), (False,))
     assert token_label(tokens, 0) == "Ġ"
+
+
+def test_special_token_is_labelled_by_its_piece_and_what_has_no_text_too():
+    tokens = replace(plain_tokens("<S>", ["</s>", "▁"], [(0, 3), (3, 3)]), special=(True, False))
+    assert labels(units_of_words(tokens)) == ["</s>", "▁"]
 
 
 @pytest.mark.parametrize("wanted", ["for", "Ġfor", "␣for"])
