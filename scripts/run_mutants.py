@@ -17,7 +17,7 @@ def main() -> None:
     """Give the command line to mutmut."""
     sys.meta_path[:] = [finder for finder in sys.meta_path if "ScikitBuild" not in type(finder).__name__]
     sys.path[:] = [place for place in sys.path if Path(place).resolve() != SOURCES.resolve()]
-    runpy.run_module("mutmut", run_name="__main__")
+    runpy.run_module("mutmut", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

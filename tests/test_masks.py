@@ -513,3 +513,61 @@ def test_mask_composed_with_itself_again_and_again_is_refused_at_once():
     with pytest.raises(ParameterError, match="at most 128"):
         functools.reduce(lambda mask, _: ~(mask & mask), range(40), masks.causal())
     assert time.perf_counter() - started < 0.5
+
+
+def many(count):
+    return functools.reduce(operator.and_, [masks.causal()] * count)
+
+
+@pytest.mark.parametrize(
+    ("refused", "message"),
+    [
+        (
+            lambda: masks.dense(torch.ones(2, 3, 4, dtype=torch.bool)),
+            "visible: expected 2 dimensions (queries, keys), got shape (2, 3, 4). "
+            "One matrix for all heads; heads that differ are matrices of their own.",
+        ),
+        (
+            lambda: masks.dense(torch.ones(3, 4, dtype=torch.bool)).check(3, 5),
+            "dense(visible): expected shape (3, 5), as q and k have it, got shape (3, 4). "
+            "Its rows are queries, its columns keys.",
+        ),
+        (
+            lambda: masks.sliding_window(1).check(3, 10),
+            "sliding_window(1, 0): expected as many queries as keys, or an offset, got 3 queries and 10 keys. "
+            "Say at which key query 0 stands: offset=7 if the queries are the last tokens, offset=0 if they are the first.",
+        ),
+        (
+            lambda: masks.padding([True, False]).check(3, 3),
+            "padding(valid): expected 3 entries, one for each of the keys, got 2 in valid. Give one entry for each key.",
+        ),
+        (
+            lambda: masks.documents([True, False]),
+            "ids: expected integers, got booleans. Which tokens are real is said by padding(valid).",
+        ),
+        (
+            lambda: masks.documents(torch.tensor(3)),
+            "ids: expected 1 dimension with at least one entry, got shape (). Give one entry for each token.",
+        ),
+        (
+            lambda: many(128) & masks.causal(),
+            "masks: expected at most 128 composed to one, got 128 & 1. "
+            "One mask can say what many do: documents(ids), dense(booleans), or from_function(f).",
+        ),
+    ],
+)
+def test_refusal_of_a_mask_says_what_was_expected_what_came_and_what_to_do(refused, message):
+    with pytest.raises(SoftmapError) as caught:
+        refused()
+    assert str(caught.value) == message
+
+
+def test_padding_answers_in_the_shape_of_query_and_key():
+    query, key = torch.arange(3)[:, None], torch.arange(2)[None]
+    assert masks.padding([True, False]).visible(query, key).tolist() == [[True, False]] * 3
+
+
+def test_answer_of_a_shape_that_does_not_fit_names_those_that_were_asked_for():
+    mask = masks.from_function(lambda query, key: torch.ones(7, dtype=torch.bool))
+    with pytest.raises(ShapeError, match=r"got shape \(7,\) for indices of shapes \(3, 1\), \(1, 2\)\."):
+        mask.visible(torch.arange(3)[:, None], torch.arange(2)[None])

@@ -17,7 +17,7 @@ from softmap.errors import ParameterError, RecordingError
 from softmap.matrix.lazy import StageView
 from softmap.measures import NEAR
 from softmap.recorded import Origin, OtherLayer, RecordedLayer, RecordedSequence, Recording
-from softmap.roles import SCORES, heads
+from softmap.roles import SCORES, HeadTable, heads
 from softmap.tensors import largest
 from softmap.tokens import Tokens
 
@@ -484,6 +484,30 @@ def test_json_has_everything_and_null_for_what_is_missing(table):
 
 def test_repr_counts_the_roles(table):
     assert repr(table) == ("HeadTable('a/model', 5 heads in 2 layers: 1 previous token, 1 itself, 2 sink, 1 broad)")
+
+
+def test_heads_without_a_role_are_counted_as_nothing_clear():
+    mixed = heads(recording(attending(np.zeros((2, 3, 3)), masks.full()), tokens=text([1, 2, 3])))
+    assert repr(mixed).endswith("2 heads in 1 layers: 2 nothing clear)")
+
+
+def test_table_without_layers_has_no_scores():
+    assert HeadTable("a/model", None, (), ())["entropy"].shape == (0, 0)
+
+
+def test_note_says_whether_it_is_of_all_layers_and_lists_several():
+    lean = attending(np.zeros((1, N, N)), masks.full(), keep=False)
+    plain = attending(np.zeros((1, N, N)), masks.full())
+    tokens = text(IDS, special={0})
+    lost = "q and k were not kept: no previous, next, itself, near, same, induction."
+    assert heads(recording(lean, tokens=tokens)).notes == (f"The layer: {lost}",)
+    assert heads(recording(lean, lean, tokens=tokens)).notes == (f"All layers: {lost}",)
+    assert heads(recording(lean, lean, lean, plain, tokens=tokens)).notes == (f"Layers 0, 1 and 2: {lost}",)
+
+
+def test_refusal_of_a_score_says_where_they_are_explained(table):
+    with pytest.raises(ParameterError, match=r"got 'heads'\. docs/explanation/heads\.md says what each of them is\.$"):
+        table["heads"]
 
 
 def test_progress_counts_layers():

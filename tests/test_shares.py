@@ -116,6 +116,34 @@ def test_difference_tells_the_head_in_which_the_models_own_output_is_another(bun
     assert np.delete(shares.difference.ravel(), 4 * 12 + 7).max() <= 5e-6
 
 
+def test_difference_in_the_first_row_of_a_strip_is_told_and_one_of_values_in_half_precision(bundled, run_through):
+    rec = run_through(bundled, "the cat sat")
+    layer, units = rec.layers[0], units_of_words(rec.tokens)
+    output = layer.inside.output.clone()
+    output[7, 0] += 0.25
+    changed = replace(layer, inside=layer.inside._replace(output=output))
+    assert layer.inside.rows[0] == 0
+    assert measure_shares([changed], units).difference[0, 7] == pytest.approx(0.25, abs=1e-5)
+    halved = replace(layer, v=layer.v.half())
+    assert 0 < measure_shares([halved], units).difference.max() < 1e-2
+
+
+def test_difference_is_the_layers_where_it_is_not_known_which_rows_were_compared(bundled, run_through):
+    rec = run_through(bundled, "the cat sat")
+    layer = rec.layers[0]
+    unknown = replace(layer, inside=layer.inside._replace(rows=None), difference=0.125)
+    assert (measure_shares([unknown], units_of_words(rec.tokens)).difference == 0.125).all()
+
+
+def test_choice_has_the_shares_of_all_that_could_be_chosen_and_says_how_far_it_is(make_model, run_through):
+    rec = run_through(make_model(), "the cat sat")
+    seen = []
+    choice = choose(rec, units_of_words(rec.tokens), progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(4, 8), (8, 8)]
+    np.testing.assert_array_equal(choice.shares.to_others, measured(rec).to_others)
+    assert choice[:2] == choice.shares.best()
+
+
 def test_difference_of_a_recording_is_its_layers_from_when_it_was_recorded(bundled):
     rec = softmap.record(TEXT, bundled, summary=False)
     assert all((measured(rec).difference == [[layer.difference] for layer in rec.layers]).all(axis=1))
@@ -247,7 +275,8 @@ def test_layers_of_several_numbers_of_heads_are_refused_unless_both_are_named(ma
     mixed = replace(one, sequences=(replace(one.sequences[0], layers=layers),))
     units = units_of_words(one.tokens)
     with pytest.raises(
-        RecordingError, match=r"expected one number of heads, got 4 and 8\. Name both a layer and a head"
+        RecordingError,
+        match=r"^layers to choose from: expected one number of heads, got 4 and 8\. Name both a layer and a head",
     ):
         choose(mixed, units, layer=0)
     assert choose(mixed, units, layer=2, head=7)[:3] == (2, 7, (0, 1, 2, 3))
@@ -259,6 +288,8 @@ def test_recording_without_a_text_can_not_be_told(bundled):
     vit = softmap.record("the cat", bundled, summary=False)
     layers = tuple(replace(layer, queries_of=None, keys_of=None) for layer in vit.layers)
     with pytest.raises(
-        RecordingError, match="a layer in which the tokens of the text look at each other, got none in Bert"
+        RecordingError,
+        match=r"^recording: expected a layer in which the tokens of the text look at each other, got none in BertModel\. "
+        r"rec\[layer\] gives the matrices of the layers that there are\.$",
     ):
         tellable(replace(vit, sequences=(replace(vit.sequences[0], layers=layers),)))

@@ -145,6 +145,7 @@ def test_tokens_are_labelled_by_their_pieces(bundled):
     pieces = ["[CLS]", "i", "love", "un", "##bel", "##ie", "##va", "##bility", "[SEP]"]
     assert labels(units_of_tokens(tokens)) == pieces
     assert [unit.special for unit in units_of_tokens(tokens)] == [True, *[False] * 7, True]
+    assert [(unit.start, unit.stop) for unit in units_of_tokens(tokens)] == [(i, i + 1) for i in range(9)]
     pieces[1] = "I"
     assert labels(units_of_tokens(tokens, as_in_text=True)) == pieces
 
@@ -200,6 +201,8 @@ def test_row_that_is_not_one_word_is_refused(wanted, got, hint):
         find_row(UNITS, wanted)
     assert refusal.value.subject == f"row {wanted!r}"
     assert refusal.value.got == got
+    once = "a word that occurs once"
+    assert refusal.value.expected == (once if "occurs" in got else "a word of the text or a token's number")
     assert hint in refusal.value.hint
 
 
@@ -208,6 +211,18 @@ def test_refusal_of_a_row_lists_a_dozen_words_and_eight_places():
     with pytest.raises(RowError, match=r":0 or :1 or :2 or :3 or :4 or :5 or :6 or :7 \.\.\.\."):
         find_row(many, "buffalo")
     with pytest.raises(RowError, match=r"Tokens count from 0 to 29, and the words are (buffalo, ){12}\.\.\.\.$"):
+        find_row(many, "cow")
+
+
+def test_refusal_of_a_row_has_dots_only_where_something_is_left_out():
+    many = tuple(Unit("buffalo", i, i + 1) for i in range(13))
+    with pytest.raises(RowError, match=r"or :7\.$"):
+        find_row(many[:8], "buffalo")
+    with pytest.raises(RowError, match=r"or :7 \.\.\.\.$"):
+        find_row(many[:9], "buffalo")
+    with pytest.raises(RowError, match=r"are (buffalo, ){11}buffalo\.$"):
+        find_row(many[:12], "cow")
+    with pytest.raises(RowError, match=r"are (buffalo, ){12}\.\.\.\.$"):
         find_row(many, "cow")
 
 
@@ -223,6 +238,7 @@ def test_refusal_of_a_row_lists_a_dozen_words_and_eight_places():
         ("\u2028\u2029\x85", "\\u2028\\u2029\\x85"),
         ("\ud800", "\\ud800"),
         ("👩‍🚀", "👩‍🚀"),
+        ("\u200d\u200c", "\\u200d\\u200c"),  # nothing but joiners
         ("می‌خواهم", "می‌خواهم"),  # held apart by a zero-width non-joiner
     ],
 )
@@ -275,6 +291,8 @@ def plain_tokens(text, pieces, spans):
         ("ing", "##ing", "##ing"),
         (" for", "▁for", "▁for"),
         ("é", "<0xC3>", "<0xC3>"),
+        ("xyz", "Ã", "Ã"),  # a letter of the vocabulary, not a byte: the text has no such character
+        ("of", "Ġfor", "Ġfor"),  # and no such word
     ],
 )
 def test_token_is_shown_as_its_vocabulary_calls_it_but_bytes_as_the_text_has_them(text, piece, shown):
@@ -284,6 +302,11 @@ def test_token_is_shown_as_its_vocabulary_calls_it_but_bytes_as_the_text_has_the
 def test_special_token_is_shown_as_it_is_though_it_could_be_bytes():
     tokens = Tokens("", (), ("Ġ",), ((0, 0),), (None,), (True,), (False,))
     assert token_label(tokens, 0) == "Ġ"
+
+
+def test_special_token_is_labelled_by_its_piece_and_what_has_no_text_too():
+    tokens = replace(plain_tokens("<S>", ["</s>", "▁"], [(0, 3), (3, 3)]), special=(True, False))
+    assert labels(units_of_words(tokens)) == ["</s>", "▁"]
 
 
 @pytest.mark.parametrize("wanted", ["for", "Ġfor", "␣for"])
@@ -308,3 +331,9 @@ def test_white_space_at_the_end_of_a_text_goes_with_the_word_before(white, speci
     found = units_of_words(tokens)
     assert [(unit.label, unit.start, unit.stop) for unit in found[:2]] == [("one", 0, 1), ("two", 1, 3)]
     assert len(found) == 2 + special
+
+
+@pytest.mark.parametrize("middle", [" ", "\ue000"], ids=["white space", "a character without a name"])
+def test_token_inside_a_word_is_no_word_of_its_own_where_it_is_no_ideograph(middle):
+    tokens = replace(plain_tokens(f"a{middle}b", ["a", middle, "b"], [(0, 1), (1, 2), (2, 3)]), words=(0, 0, 0))
+    assert [(unit.start, unit.stop) for unit in units_of_words(tokens)] == [(0, 3)]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from softmap import kernels, masks
 from softmap.errors import ParameterError
 from softmap.kernels import fused
-from softmap.kernels.contract import Problem, Wanted
+from softmap.kernels.contract import Cell, Grid, Problem, Wanted
 
 
 @pytest.fixture(autouse=True)
@@ -154,3 +156,20 @@ def test_the_report_names_every_kernel_and_what_is_missing(modules):
 @pytest.mark.usefixtures("uncompiled")
 def test_the_report_says_why_nothing_is_compiled():
     assert kernels.report()[0] == ("fused-avx512", False, NOT_BUILT)
+
+
+def test_magnitudes_that_are_known_are_not_looked_for():
+    known = problem()
+    assert known.with_largest(5.0, 7.0) is known
+    assert (known.largest_q, known.largest_k) == (5.0, 7.0)
+
+
+def test_part_goes_by_the_magnitudes_of_the_whole():
+    whole = problem(size=3.0)
+    part = replace(whole, q=whole.q * 0, k=whole.k * 0).as_part_of(whole)
+    assert (part.largest_q, part.largest_k, part.size) == (whole.largest_q, whole.largest_k, whole.size)
+    assert part.size > 0
+
+
+def test_last_cells_hold_what_is_left():
+    assert Cell(3, 4).grid(7, 9) == Grid((0, 3, 6, 7), (0, 4, 8, 9))

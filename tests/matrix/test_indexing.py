@@ -176,6 +176,79 @@ def test_an_index_that_numpy_has_no_place_for_is_refused(m, index, expected, got
         assert got in str(caught.value)
 
 
+KINDS = "Indices are NumPy's: whole numbers, slices, ..., arrays of whole numbers, or booleans for rows."
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (4, "index of the heads: expected -4 to 3, got 4. There are 4 heads."),
+        ((0, 0, 0, 0), "index: expected at most 3 entries (heads, queries, keys), got 4. Leave the rest out."),
+        ((..., 0, ...), "index: expected at most one ..., got 2. Write : for single axes."),
+        (None, "index: expected heads, queries and keys, got None. Add an axis to the result instead."),
+        ((0, np.array(True)), f"index: expected heads, queries and keys, got a single boolean. {KINDS}"),
+        ("head", f"index: expected whole numbers, a slice or an array, got str. {KINDS}"),
+        (np.array([0.0]), f"index: expected an array of whole numbers or booleans, got torch.float64. {KINDS}"),
+        (np.array([1j]), f"index: expected an array of whole numbers or booleans, got torch.complex128. {KINDS}"),
+        (slice(0, 1.5), f"index: expected a slice of whole numbers, got slice(0, 1.5, None). {KINDS}"),
+        (slice(0, 4, 0), f"index: expected a slice with a step other than 0, got slice(0, 4, 0). {KINDS}"),
+        (
+            (0, [True, False]),
+            "index of the queries: expected booleans of shape (6,), got (2,). One for each entry.",
+        ),
+        (
+            ([0, 1], [0, 1, 2]),
+            "index: expected arrays whose shapes broadcast, got (2,) and (3,). "
+            "For every row with every key: numpy.ix_(rows, keys).",
+        ),
+        (
+            np.array([2**63], dtype=np.uint64),
+            f"index: expected an array of whole numbers below 2^63, got {2**63}. {KINDS}",
+        ),
+    ],
+    ids=str,
+)
+def test_refusal_of_an_index_says_what_to_do(m, index, message):
+    with pytest.raises(TileError) as caught:
+        m[index]
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "index",
+    [(0, []), ([], 0), (0, np.zeros(0, dtype=np.int64)), (0, [], []), (0, slice(0, 3), ()), (0, [[], []])],
+    ids=str,
+)
+def test_empty_arrays_take_nothing_as_in_numpy(m, index):
+    taken = m[index]
+    wanted = m.dense()[tuple(np.asarray(i, dtype=np.int64) if isinstance(i, list | tuple) else i for i in index)]
+    assert taken.shape == wanted.shape
+    assert taken.size == 0
+
+
+def test_tensor_of_one_number_keeps_its_axis_and_what_counts_as_a_number_has_none(m):
+    class Third:
+        def __index__(self):
+            return 3
+
+    assert m[0, torch.tensor([3])].shape == (1, 8)
+    np.testing.assert_array_equal(m[0, Third()], m[0, 3])
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32])
+def test_narrow_whole_numbers_reach_the_end_of_a_long_axis(dtype):
+    last = np.array([-1 if dtype != np.uint8 else 200], dtype=dtype)
+    (place,) = places(expand(last, (300,), AXES), (300,))
+    assert place.dtype == torch.int64
+    assert place.tolist() == [299 if dtype != np.uint8 else 200]
+
+
+def test_places_are_on_the_cpu_whatever_the_default_device():
+    with torch.device("meta"):
+        found = places(expand((0, 1, 2), (4, 6, 8), AXES), (4, 6, 8))
+    assert [place.device.type for place in found] == ["cpu"] * 3
+
+
 def test_a_result_of_more_than_a_gibibyte_is_refused_and_says_what_to_do():
     q = np.zeros((2, 20_000, 1), dtype=np.float32)
     m = AttentionMatrix(q, q)

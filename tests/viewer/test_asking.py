@@ -67,6 +67,14 @@ def begin(worker, slow, name="first"):
     return future
 
 
+def until(happened):
+    """Wait for something that happens soon."""
+    deadline = time.monotonic() + SOON
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 def test_what_was_asked_last_is_answered_first(worker, slow):
     futures = [begin(worker, slow), *(worker.submit(name, {}) for name in "abc")]
     slow.go.set()
@@ -249,9 +257,11 @@ def test_while_nobody_asks_something_is_prepared_until_all_is_there(slow, worker
     assert slow.prepared == prepared
 
 
-def test_a_question_goes_before_what_is_being_prepared(slow, worker):
+def test_a_question_goes_before_what_is_being_prepared_and_so_does_closing(slow, worker):
     slow.left = 10**9
     slow.go.set()
+    worker.submit("a", {}).result(SOON)
+    until(lambda: slow.prepared > 1)
     assert worker.submit("a", {}).result(SOON)["name"] == "a"
     assert slow.left > 0
 
@@ -264,7 +274,67 @@ def test_what_fails_ahead_of_time_leaves_questions_alone(slow, monkeypatch, capl
     time.sleep(0.05)
     assert worker.submit("a", {}).result(SOON) == {"name": "a"}
     worker.close()
-    assert "ahead of time" in caplog.text
+    assert "softmap could not compute a map ahead of time" in caplog.messages
+
+
+def test_something_is_prepared_before_anybody_asks_and_again_after_it_was_given_up(slow, monkeypatch):
+    monkeypatch.setattr(asking, "QUIET", 0.01)
+    seen = []
+
+    def prepare(cancelled):
+        seen.append(cancelled())
+        if len(seen) == 1:
+            raise CancelledError
+        return len(seen) < 4
+
+    slow.prepare = prepare
+    worker = Worker(slow)
+    until(lambda: len(seen) == 4)
+    worker.close()
+    assert seen == [False] * 4
+
+
+def test_threads_are_named_and_only_the_first_prepares(slow, worker):
+    assert {"softmap-answers", "softmap-long-answers"} <= {thread.name for thread in threading.enumerate()}
+    assert worker._later._prepare(lambda: False) is False
+
+
+def test_two_questions_that_take_long_are_two(slow, worker):
+    futures = [worker.submit("long", {"x": x}) for x in "12"]
+    slow.go.set()
+    assert [future.result(SOON)["x"] for future in futures] == ["1", "2"]
+
+
+def test_what_takes_long_does_not_rest_where_nothing_else_is_answered(slow, worker, monkeypatch):
+    slow.go.set()
+    worker.submit("a", {}).result(SOON)
+    assert not worker._soon.is_answering
+    monkeypatch.setattr(asking, "LONG", SOON)
+    before = time.monotonic()
+    assert worker._resting(lambda: False)() is False
+    assert time.monotonic() - before < SOON / 2
+
+
+def test_what_takes_long_has_a_turn_after_it_has_rested(slow, worker, monkeypatch):
+    monkeypatch.setattr(asking, "LONG", 0.1)
+    monkeypatch.setattr(asking, "TURN", 60)
+    begin(worker, slow)
+    rest, steps = worker._resting(lambda: False), []
+    for _ in range(4):
+        before = time.monotonic()
+        assert rest() is False
+        steps.append(time.monotonic() - before >= 0.1)
+    assert steps == [True, False, False, False]
+
+
+def test_turn_of_what_waits_for_long_is_the_oldests_wherever_it_stands(worker, slow, monkeypatch):
+    monkeypatch.setattr(asking, "LONG", 0.02)
+    futures = [begin(worker, slow), *(worker.submit(name, {}) for name in ("old", "new", "newest"))]
+    worker._soon._jobs[:2] = worker._soon._jobs[1::-1]  # as one that was joined at the last moment
+    time.sleep(0.05)
+    slow.go.set()
+    wait(futures, SOON)
+    assert slow.asked[1] == "old"
 
 
 def test_closing_cancels_what_waits_and_what_is_computed(slow):

@@ -140,7 +140,8 @@ def _read_slice(item: slice) -> slice:
 def _read_array(item: Any) -> int | Tensor:
     try:
         if isinstance(item, Sequence) and not isinstance(item, str | bytes):
-            item = np.asarray(item) if len(item) else np.zeros(0, dtype=np.int64)
+            item = np.asarray(item)
+            item = item if item.size else item.astype(np.int64)  # of lists without numbers in them, as NumPy reads them
         tensor = read_tensor("index", item).cpu()
     except (SoftmapError, ValueError) as error:
         raise TileError("index", "whole numbers, a slice or an array", f"{type(item).__name__}", HINT) from error
