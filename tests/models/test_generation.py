@@ -197,3 +197,23 @@ def test_generation_with_a_cache_of_fixed_size_and_a_window_is_the_same(make_dec
             disable_compile=True,
         )
     assert_same_weights(rec.recording, eager(model, input_ids=output[:, :-1]).attentions)
+
+
+@pytest.mark.parametrize("options", [{"guidance_scale": 1.5}, {"guidance_scale": 1.5, "use_cache": False}])
+def test_second_text_that_generate_reads_by_itself_is_said_to_be_so(llama, options):
+    with pytest.raises(ModelError, match=r"in one generate\. .*guidance_scale"), softmap.recording(llama):
+        llama.generate(ids_of(8), max_new_tokens=3, eos_token_id=None, **options)
+
+
+def test_whisper_that_hears_a_second_window_is_refused_with_what_works(make_seq2seq):
+    model = make_seq2seq("whisper")
+    model.generation_config.no_timestamps_token_id = 50
+    model.generation_config.is_multilingual = False
+    with pytest.raises(ModelError, match=r"in one generate\. .*longer than its window"), softmap.recording(model):
+        model.generate(torch.randn(1, 8, 50), return_timestamps=True, max_new_tokens=6)
+
+
+def test_second_generate_is_a_second_text(llama):
+    with pytest.raises(ModelError, match="a second text"), softmap.recording(llama):  # noqa: PT012  # the second raises
+        for _ in range(2):
+            llama.generate(ids_of(8), max_new_tokens=3, do_sample=False, eos_token_id=None)

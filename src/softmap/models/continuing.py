@@ -10,6 +10,11 @@ if TYPE_CHECKING:
 
 ONE_BY_ONE = "Record each by itself, or all texts in one call, as one padded batch"
 SECOND_TEXT = f"{ONE_BY_ONE}; of sentence-transformers, encode(texts, batch_size=len(texts))."
+BY_GENERATE = (
+    "generate reads something anew by itself: with guidance_scale, and Whisper's for sounds longer than its window, at "
+    "further temperatures, and to find out the language. Give it one window, one temperature and the language, or run "
+    "the model on what came out: softmap.record(inputs, model)."
+)
 SAME_BEGINNING = "Record each continuation by itself: two caches go on from the same tokens."
 NO_CACHE = (
     "Let the model keep a cache (use_cache=True), or record the whole text in one run: softmap.record(ids, model)."
@@ -42,6 +47,7 @@ class Run:
         lost: how many of those that it held after the run before it has lost since.
         encoded: whether it is given what an encoder made in an earlier run.
         repeats: whether its tokens begin with all those of the runs before.
+        generated: whether the same call of ``generate`` began the runs before.
     """
 
     batch: int | None = None
@@ -50,11 +56,14 @@ class Run:
     lost: int = 0
     encoded: bool = False
     repeats: bool = False
+    generated: bool = False
 
     def refuse_batch(self) -> Refusal:
         """Say why it has another number of sequences than those before."""
         if self.kept or self.encoded:
             return Refusal(f"{self.batch} to go on with", ANSWERS)
+        if self.generated:
+            return Refusal(f"{self.batch} in a second batch of the same generate", BY_GENERATE)
         return Refusal(f"{self.batch} in a second batch", SECOND_TEXT)
 
     def refuse_order(self, rows: range, keys: range, before: range) -> Refusal:
@@ -68,6 +77,8 @@ class Run:
             return Refusal(f"{got}, the text anew, with another cache", SHARED)
         if self.repeats:
             return Refusal(f"{got}, the text anew", NO_CACHE)
+        if self.generated:
+            return Refusal(f"{got}, a second time in one generate", BY_GENERATE)
         return Refusal(f"{got}, a second text", SECOND_TEXT)
 
     def refuse_keys(self, moved: bool) -> Refusal:

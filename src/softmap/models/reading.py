@@ -144,6 +144,9 @@ class Reader:
                 raise
 
     def _begin(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.failed:
+            hint = "The layers of both do not belong together: open a block for each try."
+            raise ModelError(self.recorder.name, "runs of the model that end well", "one after one that failed", hint)
         names = list(inspect.signature(module.forward).parameters)
         given = dict(zip(names, args, strict=False)) | kwargs
         batch = next((len(given[name]) for name in BATCHED if isinstance(given.get(name), torch.Tensor)), None)
@@ -178,7 +181,8 @@ class Reader:
         text = self.target if self.encoder_decoder else self.tokens
         ids = given.get("decoder_input_ids" if self.encoder_decoder else "input_ids")
         encoded = given.get("encoder_outputs") is not None
-        return Run(batch, cache, kept, lost, encoded, repeats=not kept and text.begins(ids))
+        generated = self.recorder.turns.goes_on_generating()
+        return Run(batch, cache, kept, lost, encoded, repeats=not kept and text.begins(ids), generated=generated)
 
     def _lost(self) -> int:
         """How many tokens the cache has lost since the last run: drafts that generation rejected, or a crop by hand."""
