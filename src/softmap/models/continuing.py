@@ -15,6 +15,10 @@ BY_GENERATE = (
     "further temperatures, and to find out the language. Give it one window, one temperature and the language, or run "
     "the model on what came out: softmap.record(inputs, model)."
 )
+GROWING = (
+    "This model's masks don't say which places of a cache of fixed size are filled: give it one that grows, which is "
+    "transformers' own where no cache_implementation is named."
+)
 SAME_BEGINNING = "Record each continuation by itself: two caches go on from the same tokens."
 NO_CACHE = (
     "Let the model keep a cache (use_cache=True), or record the whole text in one run: softmap.record(ids, model)."
@@ -69,17 +73,21 @@ class Run:
     def refuse_order(self, rows: range, keys: range, before: range) -> Refusal:
         """Say why its queries don't follow those before."""
         got = f"queries {rows.start} to {rows.stop} on keys {keys.start} to {keys.stop}"
-        if rows.start > before.stop:
-            return Refusal(got, NOT_SEEN)
-        if rows.start > before.start:
-            return Refusal(f"{got}, a second continuation of the same beginning", SAME_BEGINNING)
-        if self.repeats and self.cache is not None:
-            return Refusal(f"{got}, the text anew, with another cache", SHARED)
-        if self.repeats:
-            return Refusal(f"{got}, the text anew", NO_CACHE)
-        if self.generated:
-            return Refusal(f"{got}, a second time in one generate", BY_GENERATE)
-        return Refusal(f"{got}, a second text", SECOND_TEXT)
+        reasons = (
+            (rows.start > before.stop, "", NOT_SEEN),
+            (rows.start < self.kept, f", where the cache holds {self.kept} tokens", GROWING),
+            (
+                rows.start > before.start or self.kept > 0,
+                ", a second continuation of the same beginning",
+                SAME_BEGINNING,
+            ),
+            (self.repeats and self.cache is not None, ", the text anew, with another cache", SHARED),
+            (self.repeats, ", the text anew", NO_CACHE),
+            (self.generated, ", a second time in one generate", BY_GENERATE),
+            (True, ", a second text", SECOND_TEXT),
+        )
+        why, hint = next((why, hint) for holds, why, hint in reasons if holds)
+        return Refusal(got + why, hint)
 
     def refuse_keys(self, moved: bool) -> Refusal:
         """Say why the keys of earlier tokens are no longer what they were.

@@ -166,6 +166,7 @@ class Reader:
         self.failed |= output is None  # which no model gives, so that it stands for an exception
         if not turns.is_running():
             owners.end_run()
+            self.recorder.left_out.clear()  # at the end: generate asks for the masks of a run before it begins
             cache = _cache_of(output)
             if cache is not None:
                 self.cache, self.cached = cache, _held(cache)

@@ -106,7 +106,6 @@ class Recorder:
         """
         self.visits.clear()
         self.shared.clear()
-        self.left_out.clear()
         self.real.clear()
         self._run += 1
         self.run = run
@@ -117,6 +116,7 @@ class Recorder:
     def enter(self, module: nn.Module) -> None:
         """An attention layer begins to run. Called by itself, a second time, it begins another run of the model."""
         if not self.turns.is_running() and self.visits.get(module):
+            self.left_out.clear()
             self.begin_run(Run())
         self.visits[module] = self.visits.get(module, 0) + 1
 
