@@ -178,3 +178,18 @@ def test_padding_is_not_compared():
     other[1, 2] = 9
     with pytest.raises(ModelError, match="logits of the recorded run"):
         compare({"logits": ids}, {"logits": other}, {"attention_mask": mask}, "m")
+
+
+def test_check_allows_for_the_rounding_of_what_the_model_computes_in(make_decoder):
+    """As accelerate prepares a model: autocast inside of its forward, and outputs in float32."""
+    model = make_decoder()
+    inner = model.forward
+
+    def forward(*args, **kwargs):
+        with torch.autocast("cpu", torch.bfloat16):
+            output = inner(*args, **kwargs)
+        output.logits = output.logits.float()
+        return output
+
+    model.forward = forward
+    assert softmap.record(torch.arange(1, 20)[None], model, check=True).origin.checked < 0.1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from copy import deepcopy
 
 import pytest
 import torch
@@ -197,3 +198,65 @@ def test_generation_with_a_cache_of_fixed_size_and_a_window_is_the_same(make_dec
             disable_compile=True,
         )
     assert_same_weights(rec.recording, eager(model, input_ids=output[:, :-1]).attentions)
+
+
+LAYERS = ["sliding_attention", "full_attention"]
+
+
+@pytest.mark.parametrize("count", [1, 7])
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("qwen3", {"head_dim": 8}),
+        ("cohere2", {"sliding_window": 4, "layer_types": LAYERS}),
+        ("gemma3_text", {"head_dim": 8, "sliding_window": 5, "layer_types": LAYERS}),
+        ("lfm2", {"layer_types": ["conv", "full_attention"]}),
+    ],
+)
+def test_generation_of_layers_of_several_kinds_with_a_cache_of_fixed_size_is_the_same(
+    make_decoder, kind, changes, count
+):
+    """Generation asks for the masks of such models before it runs them."""
+    model = make_decoder(kind, **changes)
+    model.set_attn_implementation("sdpa")
+    options = {"do_sample": False, "cache_implementation": "static", "disable_compile": True, "eos_token_id": None}
+    with softmap.recording(model) as rec:
+        output = model.generate(ids_of(9), max_new_tokens=count, **options)
+    model.set_attn_implementation("eager")
+    attentions = [each for each in eager(model, input_ids=output[:, :-1]).attentions if each is not None]
+    assert_same_weights(rec.recording, attentions)
+
+
+def test_model_whose_masks_do_not_say_what_a_fixed_cache_holds_is_refused_with_what_works(make_decoder):
+    options = {"max_new_tokens": 3, "cache_implementation": "static", "disable_compile": True, "eos_token_id": None}
+    model = make_decoder("doge")
+    with pytest.raises(ModelError, match="where the cache holds 9 tokens"), softmap.recording(model):
+        model.generate(ids_of(9), **options)
+
+
+def test_second_continuation_of_what_was_read_before_is_said_to_be_so(llama):
+    with torch.no_grad():
+        cache = llama(ids_of(7), use_cache=True).past_key_values
+    with pytest.raises(ModelError, match="a second continuation"), softmap.recording(llama):  # noqa: PT012
+        for _ in range(2):
+            llama(ids_of(5), past_key_values=deepcopy(cache))
+
+
+@pytest.mark.parametrize("options", [{"guidance_scale": 1.5}, {"guidance_scale": 1.5, "use_cache": False}])
+def test_second_text_that_generate_reads_by_itself_is_said_to_be_so(llama, options):
+    with pytest.raises(ModelError, match=r"in one generate\. .*guidance_scale"), softmap.recording(llama):
+        llama.generate(ids_of(8), max_new_tokens=3, eos_token_id=None, **options)
+
+
+def test_whisper_that_hears_a_second_window_is_refused_with_what_works(make_seq2seq):
+    model = make_seq2seq("whisper")
+    model.generation_config.no_timestamps_token_id = 50
+    model.generation_config.is_multilingual = False
+    with pytest.raises(ModelError, match=r"in one generate\. .*longer than its window"), softmap.recording(model):
+        model.generate(torch.randn(1, 8, 50), return_timestamps=True, max_new_tokens=6)
+
+
+def test_second_generate_is_a_second_text(llama):
+    with pytest.raises(ModelError, match="a second text"), softmap.recording(llama):  # noqa: PT012  # the second raises
+        for _ in range(2):
+            llama.generate(ids_of(8), max_new_tokens=3, do_sample=False, eos_token_id=None)

@@ -140,3 +140,25 @@ def test_random_numbers_of_the_process_are_drawn_as_without():
     drawn = torch.rand(3)
     torch.manual_seed(7)
     assert torch.equal(drawn, torch.rand(3))
+
+
+def test_picture_that_several_texts_are_compared_with_is_recorded_with_each():
+    model = build("clip", configure("clip", text_config={**TEXT, "eos_token_id": 2}, vision_config=VISION))
+    ids, picture = torch.randint(3, 90, (3, 9)), torch.randn(1, 3, 12, 12)
+    rec = softmap.record({"input_ids": ids, "pixel_values": picture}, model, check=True)
+    assert len(rec.sequences) == 3
+    for item in range(3):
+        one = softmap.record({"input_ids": ids[item : item + 1], "pixel_values": picture}, model)
+        own = rec.batch(item)
+        assert [layer.path for layer in own.layers] == [layer.path for layer in one.layers]
+        for matrix, alone in zip(own, one, strict=True):
+            torch.testing.assert_close(matrix.dense(), alone.dense(), atol=2e-6, rtol=0)
+        (picture_of,), (expected,) = own.sequences[0].pictures, one.sequences[0].pictures
+        assert str(picture_of.places) == str(expected.places)
+
+
+def test_two_pictures_that_three_texts_are_compared_with_are_refused():
+    model = build("clip", configure("clip", text_config={**TEXT, "eos_token_id": 2}, vision_config=VISION))
+    inputs = {"input_ids": torch.randint(3, 90, (3, 9)), "pixel_values": torch.randn(2, 3, 12, 12)}
+    with pytest.raises(ModelError, match="record one sequence at a time"):
+        softmap.record(inputs, model)

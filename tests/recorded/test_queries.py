@@ -127,11 +127,11 @@ def test_index_written_as_text_is_the_number_of_a_token():
         rec.top(":9")
 
 
-@pytest.mark.parametrize("where", [(1,), (0, 1, 2), ("a", "b"), (2, None), (), (0.5, 2), (True, 2)])
+@pytest.mark.parametrize("where", [(1,), (0, 1, 2), ("a", "b"), (2, None), (), (0.5, 2), (True, 2), (-5, 3)])
 def test_characters_that_are_no_pair_of_numbers_are_refused(where):
     rec = make_recording()
     for ask in (rec.row, rec.top):
-        with pytest.raises(RowError, match=r"characters: expected \(start, stop\), two whole numbers, got \("):
+        with pytest.raises(RowError, match=r"characters: expected \(start, stop\), two whole numbers from 0, got \("):
             ask(where)
 
 

@@ -122,7 +122,7 @@ def read_count(name: str, value: Any, least: int | None, hint: str) -> int:
         number = operator.index(value)
     except TypeError as error:
         raise ParameterError(name, wanted, repr(value), hint) from error
-    if (least is not None and number < least):
+    if least is not None and number < least:
         raise ParameterError(name, wanted, repr(value), hint)
     return number
 

@@ -81,6 +81,17 @@ HARMLESS = frozenset(
     ]
 )
 """What models hand to their attention function: known here, or of no effect on the weights."""
+OF_TOKENIZERS = frozenset(
+    [
+        "offset_mapping",
+        "special_tokens_mask",
+        "length",
+        "num_truncated_tokens",
+        "overflowing_tokens",
+        "overflow_to_sample_mapping",
+    ]
+)
+"""What tokenizers say about their text beside what a model reads. Models hand it on, and no attention function takes it."""
 
 
 @dataclass(eq=False)
@@ -163,11 +174,15 @@ class Call:
         Raises:
             ModelError: arguments that may change the weights in a way not known here.
         """
-        unknown = [key for key, value in self.options.items() if value is not None and key not in HARMLESS]
+        known = HARMLESS | OF_TOKENIZERS
+        unknown = [key for key, value in self.options.items() if value is not None and key not in known]
         if self.options.get("indices") is not None and not names_option(self.module, "indices"):
             unknown.append("indices")  # the user's, of which the model's own function may know nothing
         if unknown:
-            hint = "Such attention can't be told by softmax(q kᵀ · scale) v with a mask, a bias, a cap and sinks."
+            hint = (
+                "Such attention can't be told by softmax(q kᵀ · scale) v with a mask, a bias, a cap and sinks. Leave out "
+                "what you gave the model that it has no use for."
+            )
             raise ModelError(name, "attention arguments that softmap knows", ", ".join(sorted(unknown)), hint)
         if self.options.get("dropout"):
             got = f"dropout of {self.options['dropout']}"

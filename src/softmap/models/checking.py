@@ -19,7 +19,7 @@ ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-3, torch.float16: 3e-2, torch
 """How far two runs of a deep model may be apart by rounding, relative to the largest number of an output."""
 
 
-def compare(ours: Any, own: Any, inputs: Mapping[str, Any], name: str) -> float:
+def compare(ours: Any, own: Any, inputs: Mapping[str, Any], name: str, dtype: torch.dtype = torch.float32) -> float:
     """The largest difference of two outputs at real tokens, relative to the largest number of each array.
 
     Args:
@@ -27,6 +27,7 @@ def compare(ours: Any, own: Any, inputs: Mapping[str, Any], name: str) -> float:
         own: what the model gives as it was found.
         inputs: what both were given.
         name: the model, as errors name it.
+        dtype: what the model computes in, which its outputs may be wider than.
 
     Raises:
         ModelError: they differ by more than rounding, or in what there is.
@@ -39,7 +40,7 @@ def compare(ours: Any, own: Any, inputs: Mapping[str, Any], name: str) -> float:
     worst = 0.0
     for path, array in some.items():
         difference = _difference(array, others[path], _real(array, path, inputs))
-        most = ROUNDING.get(array.dtype, ROUNDING[torch.bfloat16])
+        most = max(ROUNDING.get(each, ROUNDING[torch.bfloat16]) for each in (array.dtype, dtype))
         if not difference <= most:
             got = f"{path} of the recorded run, which differs by {difference:.1e} of the largest number in it"
             hint = (

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     Output = Float[Tensor, "heads n d_v"]
 
+NO_NUMBER = "The model computes something that is no number there; look at its weights, its mask and its dtype."
+"""What to do next where q, k, v or an output has NaN or infinity."""
 SAMPLE = 16
 """Rows of a long matrix that are compared."""
 
@@ -66,7 +68,7 @@ def compare(
         return None
     difference = float((output[:, chosen].float() - own).abs().max())
     if not difference <= tolerance(piece, own, output.dtype):
-        raise _differs(call, path, "the output of the model's own attention function", difference, own)
+        raise _differs(call, piece, path, "the output of the model's own attention function", difference, own)
     return Compared(chosen, own, difference)
 
 
@@ -85,7 +87,7 @@ def _compare_unmasked(call: Call, item: int, piece: Piece, output: Output, path:
     own = function(call.module, q, k, v, None, **call.options | {"position_bias": mine})[0][0].detach().transpose(0, 1)
     difference = float((output.float() - own).abs().max())
     if not difference <= tolerance(piece, own, output.dtype):
-        raise _differs(call, path, f"the output of {call.implementation}", difference, own)
+        raise _differs(call, piece, path, f"the output of {call.implementation}", difference, own)
 
 
 def own_output(call: Call, item: int, rows: range, keys: range, chosen: Int[Tensor, " n"]) -> Output | None:
@@ -169,7 +171,11 @@ def tolerance(piece: Piece, own: Output, dtype: torch.dtype) -> float:
     return min(rounding, 0.1) * max(1e-6, float(own.abs().max()))
 
 
-def _differs(call: Call, path: str, expected: str, difference: float, own: Output) -> ModelError:
+def _differs(call: Call, piece: Piece, path: str, expected: str, difference: float, own: Output) -> ModelError:
+    scores = largest_score(piece.q, piece.k, piece.scale)
+    if not torch.isfinite(own).all() or scores > torch.finfo(torch.float32).max:
+        got = "NaN or infinity, of finite q, k and v"
+        return ModelError(path, "scores and an output that float32 holds", got, NO_NUMBER)
     got = f"an output that differs by {difference:.1e}, where the largest number is {float(own.abs().max()):.1e}"
     hint = f"{type(call.module).__name__} does something that softmap does not know."
     of_booleans = isinstance(call.mask, torch.Tensor) and call.mask.dtype == torch.bool

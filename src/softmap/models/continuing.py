@@ -10,6 +10,15 @@ if TYPE_CHECKING:
 
 ONE_BY_ONE = "Record each by itself, or all texts in one call, as one padded batch"
 SECOND_TEXT = f"{ONE_BY_ONE}; of sentence-transformers, encode(texts, batch_size=len(texts))."
+BY_GENERATE = (
+    "generate reads something anew by itself: with guidance_scale, and Whisper's for sounds longer than its window, at "
+    "further temperatures, and to find out the language. Give it one window, one temperature and the language, or run "
+    "the model on what came out: softmap.record(inputs, model)."
+)
+GROWING = (
+    "This model's masks don't say which places of a cache of fixed size are filled: give it one that grows, which is "
+    "transformers' own where no cache_implementation is named."
+)
 SAME_BEGINNING = "Record each continuation by itself: two caches go on from the same tokens."
 NO_CACHE = (
     "Let the model keep a cache (use_cache=True), or record the whole text in one run: softmap.record(ids, model)."
@@ -42,6 +51,7 @@ class Run:
         lost: how many of those that it held after the run before it has lost since.
         encoded: whether it is given what an encoder made in an earlier run.
         repeats: whether its tokens begin with all those of the runs before.
+        generated: whether the same call of ``generate`` began the runs before.
     """
 
     batch: int | None = None
@@ -50,25 +60,34 @@ class Run:
     lost: int = 0
     encoded: bool = False
     repeats: bool = False
+    generated: bool = False
 
     def refuse_batch(self) -> Refusal:
         """Say why it has another number of sequences than those before."""
         if self.kept or self.encoded:
             return Refusal(f"{self.batch} to go on with", ANSWERS)
+        if self.generated:
+            return Refusal(f"{self.batch} in a second batch of the same generate", BY_GENERATE)
         return Refusal(f"{self.batch} in a second batch", SECOND_TEXT)
 
     def refuse_order(self, rows: range, keys: range, before: range) -> Refusal:
         """Say why its queries don't follow those before."""
         got = f"queries {rows.start} to {rows.stop} on keys {keys.start} to {keys.stop}"
-        if rows.start > before.stop:
-            return Refusal(got, NOT_SEEN)
-        if rows.start > before.start:
-            return Refusal(f"{got}, a second continuation of the same beginning", SAME_BEGINNING)
-        if self.repeats and self.cache is not None:
-            return Refusal(f"{got}, the text anew, with another cache", SHARED)
-        if self.repeats:
-            return Refusal(f"{got}, the text anew", NO_CACHE)
-        return Refusal(f"{got}, a second text", SECOND_TEXT)
+        reasons = (
+            (rows.start > before.stop, "", NOT_SEEN),
+            (rows.start < self.kept, f", where the cache holds {self.kept} tokens", GROWING),
+            (
+                rows.start > before.start or self.kept > 0,
+                ", a second continuation of the same beginning",
+                SAME_BEGINNING,
+            ),
+            (self.repeats and self.cache is not None, ", the text anew, with another cache", SHARED),
+            (self.repeats, ", the text anew", NO_CACHE),
+            (self.generated, ", a second time in one generate", BY_GENERATE),
+            (True, ", a second text", SECOND_TEXT),
+        )
+        why, hint = next((why, hint) for holds, why, hint in reasons if holds)
+        return Refusal(got + why, hint)
 
     def refuse_keys(self, moved: bool) -> Refusal:
         """Say why the keys of earlier tokens are no longer what they were.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch._C._functorch import is_batchedtensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 
 from softmap.errors import ModelError
@@ -31,11 +32,15 @@ def refuse_gradients(call: Call, name: str) -> None:
         name: the model and the layer, as the error names them.
 
     Raises:
-        ModelError: gradients are on, and something that the call is given needs them; a run inside torch.func.vmap.
+        ModelError: gradients are on, and something that the call is given needs them; a run inside torch.func.vmap, or
+            under torch.export, whose tensors have no numbers.
     """
     if is_batchedtensor(call.q):
         hint = "Give the model a batch: each of its sequences is recorded."
         raise ModelError(name, "a run of the model by itself", "one inside torch.func.vmap", hint)
+    if torch.compiler.is_exporting() or isinstance(call.q, FakeTensor):
+        hint = "Export or trace the model outside of a recording; record a run of it on inputs with numbers."
+        raise ModelError(name, "a run with numbers", "one that only traces what is computed", hint)
     if torch.is_grad_enabled():
         needing = [argument for argument, tensor in _tensors(call) if tensor.requires_grad]
         if needing:

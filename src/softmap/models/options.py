@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from softmap.errors import DtypeError, ModelError, ParameterError, TextError
@@ -132,7 +133,10 @@ def _with_a_start(inputs: dict[str, Any], loaded: LoadedModel) -> dict[str, Any]
 
 
 def _as_argument(x: Any, device: torch.device) -> Any:
-    """A tokenizer's lists as a tensor with an axis of sequences; everything else as it is, on the model's device."""
+    """A tokenizer's lists and arrays as a tensor with an axis of sequences; all else as it is, on the model's device."""
+    if isinstance(x, np.ndarray) and x.dtype.kind in "biuf":
+        x = torch.tensor(x)
+        x = x[None] if x.ndim == 1 else x
     if isinstance(x, list) and x and isinstance(x[0], int | list):
         try:
             x = torch.tensor(x)

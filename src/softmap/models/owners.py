@@ -96,11 +96,17 @@ class Owners:
             return None
         rows, most = features(q), _rounding(q.dtype)
         alone = [found[call] for found in self.alone if call in found]
-        for order in (_one_call_each, _rows, _tokens):
+        orders = (_one_call_each, _rows, _tokens)
+        for order in (_everybodys, *orders) if self._gives_one_for_all(batch) else orders:
             found = order(self.alone, alone, call, rows)
             if found is not None and found[0] <= most * float(rows.abs().max()):
                 return found[1]
         return None
+
+    def _gives_one_for_all(self, batch: int) -> bool:
+        """Whether the model was given one thing for all sequences, as a picture that several texts are compared with."""
+        given = () if self.running is None else (*self.running.args, *self.running.kwargs.values())
+        return batch > 1 and any(isinstance(x, torch.Tensor) and x.ndim > 1 and len(x) == 1 for x in given)
 
     def _read_alone(self, batch: int) -> list[dict[tuple[nn.Module, int], Rows]]:
         """Run the outermost module that runs now on each sequence by itself; nothing where it does not take that."""
@@ -127,6 +133,14 @@ def features(q: Float[Tensor, "rows heads tokens d"]) -> Rows:
     _, heads, _, width = q.shape
     vectors = torch.randn(FEATURES, heads, width, generator=torch.Generator().manual_seed(1)).to(q.device)
     return torch.einsum("rhnd,fhd->rnf", q.detach().float(), vectors).cpu()
+
+
+def _everybodys(whole: list[Any], alone: list[Rows], _: Any, rows: Rows) -> tuple[float, list[Part]] | None:
+    """The same rows for each sequence, all of them."""
+    if len(alone) != len(whole) or any(part.shape != rows.shape for part in alone):
+        return None
+    parts = [Part(row, owner) for owner in range(len(alone)) for row in range(len(rows))]
+    return max(_distance(rows, part) for part in alone), parts
 
 
 def _rows(_: Any, alone: list[Rows], __: Any, rows: Rows) -> tuple[float, list[Part]] | None:

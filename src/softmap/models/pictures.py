@@ -116,6 +116,8 @@ def pictures_of(
     for places in (_in_tower(seen.vision, model, frames, batch), _in_text(model.config, seen.vision, frames, texts)):
         for sequence, number, place in places:
             found[sequence].setdefault(number, []).append(place)
+    if not any(found) and batch > len(frames) == 1:  # one that all texts are compared with
+        found = [{0: [place for *_, place in _in_tower(seen.vision, model, frames, 1)]} for _ in range(batch)]
     if not any(found) and (batch == 1 or len(frames) == batch):
         found = [{i: [] for i in range(len(frames))}] if batch == 1 else [{i: []} for i in range(batch)]
     return [[replace(shown[number], places=tuple(places)) for number, places in sorted(own.items())] for own in found]

@@ -144,6 +144,9 @@ class Reader:
                 raise
 
     def _begin(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.failed:
+            hint = "The layers of both do not belong together: open a block for each try."
+            raise ModelError(self.recorder.name, "runs of the model that end well", "one after one that failed", hint)
         names = list(inspect.signature(module.forward).parameters)
         given = dict(zip(names, args, strict=False)) | kwargs
         batch = next((len(given[name]) for name in BATCHED if isinstance(given.get(name), torch.Tensor)), None)
@@ -163,6 +166,7 @@ class Reader:
         self.failed |= output is None  # which no model gives, so that it stands for an exception
         if not turns.is_running():
             owners.end_run()
+            self.recorder.left_out.clear()  # at the end: generate asks for the masks of a run before it begins
             cache = _cache_of(output)
             if cache is not None:
                 self.cache, self.cached = cache, _held(cache)
@@ -178,7 +182,8 @@ class Reader:
         text = self.target if self.encoder_decoder else self.tokens
         ids = given.get("decoder_input_ids" if self.encoder_decoder else "input_ids")
         encoded = given.get("encoder_outputs") is not None
-        return Run(batch, cache, kept, lost, encoded, repeats=not kept and text.begins(ids))
+        generated = self.recorder.turns.goes_on_generating()
+        return Run(batch, cache, kept, lost, encoded, repeats=not kept and text.begins(ids), generated=generated)
 
     def _lost(self) -> int:
         """How many tokens the cache has lost since the last run: drafts that generation rejected, or a crop by hand."""

@@ -220,7 +220,8 @@ def _record(session: Session, inputs: dict[str, Any], chunk: int | None, *, chec
             own = _run(loaded.model, inputs, chunk)
     finally:
         _set_training(training)
-    return replace(recording, origin=replace(recording.origin, checked=compare(output, own, inputs, loaded.name)))
+    difference = compare(output, own, inputs, loaded.name, session.recorder.cast or loaded.model.dtype)
+    return replace(recording, origin=replace(recording.origin, checked=difference))
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import torch
 
 from softmap.errors import ModelError
 from softmap.models.attending import Call, Piece, attend
-from softmap.models.comparing import compare
+from softmap.models.comparing import NO_NUMBER, compare
 from softmap.models.continuing import Run, key_in_cache
 from softmap.models.growing import Block, Growing
 from softmap.models.keeping import wanted_of
@@ -106,7 +106,6 @@ class Recorder:
         """
         self.visits.clear()
         self.shared.clear()
-        self.left_out.clear()
         self.real.clear()
         self._run += 1
         self.run = run
@@ -117,6 +116,7 @@ class Recorder:
     def enter(self, module: nn.Module) -> None:
         """An attention layer begins to run. Called by itself, a second time, it begins another run of the model."""
         if not self.turns.is_running() and self.visits.get(module):
+            self.left_out.clear()
             self.begin_run(Run())
         self.visits[module] = self.visits.get(module, 0) + 1
 
@@ -303,7 +303,7 @@ class Recorder:
     ) -> Tensor:
         """The output of one sequence's part of a call; what is wanted of it is kept."""
         path = f"{self.name}, {growing.path}"
-        problem = _finite(piece.problem, path)
+        problem = _finite(piece.problem, path, piece.v)
         first = not growing.blocks
         wanted = None
         if keep and first and self.keeping.statistics is not None:
@@ -336,13 +336,14 @@ class Recorder:
         return x[item, piece.rows.start - side.rows.start : piece.rows.stop - side.rows.start]
 
 
-def _finite(problem: Problem, path: str) -> Problem:
+def _finite(problem: Problem, path: str, v: Tensor | None = None) -> Problem:
     """The problem.
 
     Raises:
-        ModelError: q or k has NaN or infinity.
+        ModelError: q or k has NaN or infinity, or v where it is given.
     """
     if float("inf") in (problem.largest_q, problem.largest_k):
-        hint = "The model computes something that is no number there; look at its weights, its mask and its dtype."
-        raise ModelError(path, "finite numbers in q and k", "NaN or infinity", hint)
+        raise ModelError(path, "finite numbers in q and k", "NaN or infinity", NO_NUMBER)
+    if v is not None and not torch.isfinite(v).all():
+        raise ModelError(path, "finite numbers in v", "NaN or infinity", NO_NUMBER)
     return problem

@@ -77,11 +77,21 @@ class Turns:
 
     def generates(self, module: nn.Module, *_: object) -> None:
         """A model begins to generate. What it generates while it does is its own drafts, as with assistant_early_exit."""
-        self._here.__dict__.setdefault("generating", []).append(module)
+        generating = self._here.__dict__.setdefault("generating", [])
+        if not generating:
+            self._here.ran = False
+        generating.append(module)
 
     def generated(self, *_: object) -> None:
         """It has generated."""
         self._here.generating.pop()
+
+    def goes_on_generating(self) -> bool:
+        """Whether the call of ``generate`` that the thread is in has run the model before this run, which begins."""
+        here = self._here.__dict__
+        before = bool(here.get("generating")) and here.get("ran", False)
+        self._here.ran = True
+        return before
 
     def _drafts(self) -> bool:
         generating = self._here.__dict__.get("generating", [])

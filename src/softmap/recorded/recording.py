@@ -386,9 +386,9 @@ class Recording:
         """The queries that are meant."""
         count = layer.shape[1]
         if isinstance(where, tuple):
-            if len(where) != 2 or not all(map(_is_whole, where)):
+            if len(where) != 2 or not all(_is_whole(place) and place >= 0 for place in where):
                 hint = "They are characters of the text, counted from 0; stop is one past the last."
-                raise RowError("characters", "(start, stop), two whole numbers", repr(where), hint)
+                raise RowError("characters", "(start, stop), two whole numbers from 0", repr(where), hint)
             tokens = self._text(layer.queries_of)
             start, stop = where
             inside = [i for i, (a, b) in enumerate(tokens.spans) if a < stop and b > start and not tokens.special[i]]
