@@ -16,7 +16,6 @@ from softmap.viewer.asking import BusyError
 from softmap.viewer.keys import Keys
 
 HOST = "127.0.0.1:8123"
-HINT_SHOWN = server.SHOWN
 
 
 class Answering:
@@ -83,6 +82,7 @@ class Served:
             await asyncio.sleep(60)
 
         asyncio.run(self.app(scope, receive or waits, send))
+        self.admitted = scope.get("admitted")
         return Asked(messages)
 
     def cookie(self):
@@ -95,24 +95,24 @@ def refused(subject, expected, got, hint):
 
 
 NOBODY = "the token it was printed with"
-ANOTHER_PAGE = f"Another page may not ask here. {HINT_SHOWN}"
+ANOTHER_PAGE = f"Another page may not ask here. {server.SHOWN}"
 REFUSALS = {
     "method": (
         {"method": "POST"}, 405, refused("method", "GET or HEAD", "POST", "Nothing is written here."),
     ),
     "host": (
         {"host": "evil.test:8123"}, 421,
-        refused("Host", "127.0.0.1:8123 or localhost:8123", "evil.test:8123", HINT_SHOWN),
+        refused("Host", "127.0.0.1:8123 or localhost:8123", "evil.test:8123", server.SHOWN),
     ),
     "port": (
-        {"host": "127.0.0.1"}, 421, refused("Host", "127.0.0.1:8123 or localhost:8123", "127.0.0.1", HINT_SHOWN),
+        {"host": "127.0.0.1"}, 421, refused("Host", "127.0.0.1:8123 or localhost:8123", "127.0.0.1", server.SHOWN),
     ),
     "no host": (
-        {"host": None}, 421, refused("Host", "127.0.0.1:8123 or localhost:8123", "none", HINT_SHOWN),
+        {"host": None}, 421, refused("Host", "127.0.0.1:8123 or localhost:8123", "none", server.SHOWN),
     ),
-    "nobody": ({}, 403, refused("address", NOBODY, "none", HINT_SHOWN)),
-    "another token": ({"query": "token=x"}, 403, refused("address", NOBODY, "another", HINT_SHOWN)),
-    "another cookie": ({"cookie": "softmap-8123=x"}, 403, refused("address", NOBODY, "another", HINT_SHOWN)),
+    "nobody": ({}, 403, refused("address", NOBODY, "none", server.SHOWN)),
+    "another token": ({"query": "token=x"}, 403, refused("address", NOBODY, "another", server.SHOWN)),
+    "another cookie": ({"cookie": "softmap-8123=x"}, 403, refused("address", NOBODY, "another", server.SHOWN)),
     "origin": (
         {"origin": "http://evil.test"}, 403, refused("Origin", f"http://{HOST}", "http://evil.test", ANOTHER_PAGE),
     ),
@@ -152,7 +152,7 @@ def test_refusal_says_what_was_expected_and_what_came(asked, status, error):
     assert {name: told[name] for name in error} == error
     assert question.header("content-type") == "application/json"
     assert page.body.decode() == as_text(error)
-    assert served.worker.asked == []
+    assert (served.worker.asked, served.admitted) == ([], None)
     for answer in (question, page):
         assert {name: answer.header(name) for name in server.HEADERS} == server.HEADERS
         assert answer.header("cache-control") == "no-store"
@@ -181,6 +181,7 @@ def test_link_becomes_a_cookie_once_and_goes_on_without_its_token():
     cookie = f"{name}={rest.partition(';')[0]}"
     assert served.ask(cookie=cookie).status == 200
     again = served.ask("/ask/tile", f"token={token}")
+    assert again.status == 403
     used = refused("address", "one that opens for the first time", "one that was opened", server.ANOTHER)
     assert {key: again.error()[key] for key in used} == used
     assert served.ask(query=f"token={token}", cookie=cookie).status == 303  # to who has it, it is no secret
@@ -221,6 +222,9 @@ def test_this_page_and_its_reader_are_let_in(site, host):
     assert (answer.status, answer.body) == (200, b'{"a": 1}')
     assert answer.header("content-type") == "application/json"
     assert served.worker.asked == [("tile", {"x": "1"})]
+    assert served.admitted is True
+    served.ask("/ask/tile", "x=&y", cookie=served.cookie())
+    assert served.worker.asked[-1] == ("tile", {"x": "", "y": ""})
 
 
 def test_token_in_a_question_is_no_parameter_of_it():
@@ -325,17 +329,27 @@ def test_file_is_given_once_and_then_said_to_be_the_same(path, name, kind):
     assert first.header("cache-control") == "no-cache"
     etag = first.header("etag")
     assert len(etag) == 34
-    for known in (etag, f"W/{etag}", f'"x", {etag}'):
+    for known in (etag, f"W/{etag}", f'"x", {etag}', f'"x",{etag}'):
         again = served.ask(path, cookie=cookie, if_none_match=known)
         assert (again.status, again.body, again.header("etag")) == (304, b"", etag)
         assert again.header("cache-control") == "no-cache"
     assert served.ask(path, cookie=cookie, if_none_match='"x"').status == 200
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/static", "/static/", "/ask", "/ask/", "/ask/a/b", "//", "/index.html"])
+@pytest.mark.parametrize("path", ["/nothing", "/static/", "/ask/", "/ask/tile/", "/ask/a/b", "//", "/index.html"])
 def test_nothing_else_is_there(path):
     served = Served({})
     answer = served.ask(path, cookie=served.cookie())
     assert answer.status == 404
     assert served.worker.asked == []
     assert {name: answer.header(name) for name in server.HEADERS} == server.HEADERS
+    told = refused("address", "/, or /ask/ and a question", path, server.SHOWN)
+    if path.startswith("/ask/"):
+        assert {name: answer.error()[name] for name in told} == told
+    else:
+        assert answer.body.decode() == as_text(told)
+
+
+def test_number_that_json_does_not_know_is_never_sent():
+    served = Served({"weight": float("nan")})
+    assert served.ask("/ask/tile", cookie=served.cookie()).status == 500
