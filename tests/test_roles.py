@@ -183,6 +183,9 @@ def test_bundled_model_has_the_heads_that_are_known():
     words = "The committee, which had met twice before, finally agreed that the old bridge should be rebuilt."
     recorded = softmap.record(words)
     table = softmap.heads(recorded)
+    assert (table.model, table.tokens) == (recorded.origin.model, len(recorded.tokens))
+    told = [(each.layer, each.path, each.kind, each.part) for each in table.layers]
+    assert told == [(each.number, each.path, each.kind, each.part) for each in recorded.layers]
     assert table["role"].shape == (6, 12)
     assert table["role"][0, 2] == "previous token"
     assert table["previous"][0, 2] > 0.95
