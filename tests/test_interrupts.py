@@ -24,6 +24,8 @@ WITHIN = float(os.environ.get("SOFTMAP_TEST_SECONDS", "2"))
 """Seconds in which a command has to end. More than two where other programs keep the processors busy."""
 HELD_UP = 3
 """By how much more a loaded machine may be slower: the time is measured while several commands and all else run."""
+INTERRUPTS = int(os.environ.get("SOFTMAP_TEST_INTERRUPTS", "200"))
+"""How many commands are interrupted at random moments."""
 ENDING = 0.2
 """Seconds that Python takes to leave a command which has done all it had to, as it may when the signal comes."""
 BEGIN = """
@@ -97,7 +99,7 @@ def test_ctrl_c_ends_a_command_with_130(recording, name, after):
 
 
 @pytest.mark.slow
-def test_two_hundred_interrupts_at_random_moments_end_all_commands(recording, tmp_path):
+def test_many_interrupts_at_random_moments_end_all_commands(recording, tmp_path):
     chance = random.Random(0)
 
     def took(name):
@@ -125,16 +127,16 @@ def test_two_hundred_interrupts_at_random_moments_end_all_commands(recording, tm
 
     with ThreadPoolExecutor(2) as several:
         whole = dict(several.map(took, COMMANDS))
-        moments = [chance.random() for _ in range(200)]
-        found = list(several.map(interrupted, range(200)))
+        moments = [chance.random() for _ in range(INTERRUPTS)]
+        found = list(several.map(interrupted, range(INTERRUPTS)))
     told = {i: f"{name} after {moment:.2f} s: {code} after {seconds:.2f} s, said {said[-900:]}"
             for i, name, moment, _, code, said, seconds in found}  # fmt: skip
     assert not [told[i] for i, *_, is_over, code, _, _ in found if code != (0 if is_over else 130)]
     assert not [told[i] for i, *_, seconds in found if seconds > WITHIN * HELD_UP]
-    for i in range(200):
+    for i in range(INTERRUPTS):
         _assert_nothing_is_half(tmp_path / str(i), told[i])
-    assert sum(not each[3] for each in found) > 150
-    assert sorted(each[-1] for each in found)[180] < WITHIN
+    assert sum(not each[3] for each in found) > 0.75 * INTERRUPTS
+    assert sorted(each[-1] for each in found)[INTERRUPTS * 9 // 10] < WITHIN
 
 
 def _assert_nothing_is_half(folder, told):
