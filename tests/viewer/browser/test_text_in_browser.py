@@ -112,7 +112,7 @@ class TestShading:
 
     def test_nothing_pointed_at_or_held_shades_by_what_is_received(self, show, encoder):
         reader = show(encoder, "words=1&layer=3&head=1&query=-1&scale=linear")
-        reader.page.get_by_text("Shaded by the attention each word receives.").wait_for()
+        reader.page.get_by_title("Shaded by the attention each word receives.").wait_for()
         received = encoder[3, 1].dense().numpy().sum(0)
         received = np.add.reduceat(received, starts_of(encoder)[:-1])
         shades = reader.shades()
